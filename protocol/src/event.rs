@@ -1,0 +1,167 @@
+//! What the server tells on the socket.
+
+use crate::resource::{Conversation, Message, Role};
+use crate::{AccountId, Checkpoint, ConversationId, MessageId, Position, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PresenceStatus {
+    Online,
+    Offline,
+}
+
+/// Place of a durable event in its conversation, and of the one before where it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    pub position: Position,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_position: Option<Position>,
+}
+
+/// Every event that a server sends; `event` and `data` are the fields of its frame.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case", rename_all_fields = "camelCase")]
+pub enum ServerEvent {
+    NewMessage(Box<Message>),
+    MessageEdited {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        content: Option<String>,
+        edited_at: Timestamp,
+        #[serde(flatten)]
+        place: Place,
+    },
+    MessageDeleted {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        deleted_by: AccountId,
+        deleted_at: Timestamp,
+        #[serde(flatten)]
+        place: Place,
+    },
+    ReactionAdded {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        reaction: String,
+        #[serde(flatten)]
+        place: Place,
+    },
+    ReactionRemoved {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        reaction: String,
+        #[serde(flatten)]
+        place: Place,
+    },
+    MessageDelivered {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        delivered_at: Timestamp,
+        #[serde(flatten)]
+        place: Place,
+    },
+    MessageRead {
+        message_id: MessageId,
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        read_at: Timestamp,
+        #[serde(flatten)]
+        place: Place,
+    },
+    ConversationCreated {
+        #[serde(flatten)]
+        conversation: Box<Conversation>,
+        #[serde(flatten)]
+        place: Place,
+    },
+    ConversationUpdated {
+        conversation_id: ConversationId,
+        by: AccountId,
+        name: Option<String>,
+        avatar_url: Option<String>,
+        expires_after: Option<u64>,
+        #[serde(flatten)]
+        place: Place,
+    },
+    /// Also when a role changed: it names the participant as they stand now.
+    ParticipantAdded {
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        role: Role,
+        by: AccountId,
+        #[serde(flatten)]
+        place: Place,
+    },
+    ParticipantRemoved {
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        by: AccountId,
+        #[serde(flatten)]
+        place: Place,
+    },
+    UserTyping {
+        conversation_id: ConversationId,
+        user_id: AccountId,
+        typing: bool,
+    },
+    UserStatusChange {
+        user_id: AccountId,
+        status: PresenceStatus,
+        last_seen: Option<Timestamp>,
+    },
+    ResumeComplete {
+        checkpoint: Checkpoint,
+    },
+    ResumePending {
+        reason: String,
+    },
+    ConversationReset {
+        conversation_id: ConversationId,
+    },
+    Checkpoint {
+        checkpoint: Checkpoint,
+    },
+    /// The store is away: sends and live events go on, history does not.
+    Degraded {
+        degraded: bool,
+    },
+    Error {
+        code: crate::ErrorCode,
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
+}
+
+impl ServerEvent {
+    /// Where a durable event stands; `None` for one that is told and forgotten.
+    #[must_use]
+    pub fn place(&self) -> Option<(ConversationId, Place)> {
+        match self {
+            Self::NewMessage(m) => Some((
+                m.conversation_id,
+                Place { position: m.position, previous_position: m.previous_position },
+            )),
+            Self::ConversationCreated { conversation, place } => {
+                Some((conversation.conversation_id, *place))
+            }
+            Self::MessageEdited { conversation_id, place, .. }
+            | Self::MessageDeleted { conversation_id, place, .. }
+            | Self::ReactionAdded { conversation_id, place, .. }
+            | Self::ReactionRemoved { conversation_id, place, .. }
+            | Self::MessageDelivered { conversation_id, place, .. }
+            | Self::MessageRead { conversation_id, place, .. }
+            | Self::ConversationUpdated { conversation_id, place, .. }
+            | Self::ParticipantAdded { conversation_id, place, .. }
+            | Self::ParticipantRemoved { conversation_id, place, .. } => {
+                Some((*conversation_id, *place))
+            }
+            _ => None,
+        }
+    }
+}
