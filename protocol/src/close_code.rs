@@ -66,9 +66,7 @@ impl CloseCode {
     #[must_use]
     pub const fn reconnect(self) -> Reconnect {
         match self {
-            Self::Normal | Self::GoingAway | Self::TooLarge | Self::SlowConsumer => {
-                Reconnect::WithBackoff
-            }
+            Self::Normal | Self::GoingAway | Self::TooLarge | Self::SlowConsumer => Reconnect::WithBackoff,
             Self::Restarting | Self::TooMany => Reconnect::AsTold,
             Self::Unauthenticated => Reconnect::WithNewToken,
             Self::ProtocolViolation | Self::DeviceRevoked | Self::Replaced => Reconnect::Never,

@@ -79,14 +79,16 @@ pub enum ServerEvent {
         #[serde(flatten)]
         place: Place,
     },
+    /// `conversation_updated`, `participant_added` and `participant_removed` go before the `system`
+    /// message of the same position and say the same for programs. They are idempotent and do not
+    /// move what a client has complete; the message does.
     ConversationUpdated {
         conversation_id: ConversationId,
         by: AccountId,
         name: Option<String>,
         avatar_url: Option<String>,
         expires_after: Option<u64>,
-        #[serde(flatten)]
-        place: Place,
+        position: Position,
     },
     /// Also when a role changed: it names the participant as they stand now.
     ParticipantAdded {
@@ -94,15 +96,13 @@ pub enum ServerEvent {
         user_id: AccountId,
         role: Role,
         by: AccountId,
-        #[serde(flatten)]
-        place: Place,
+        position: Position,
     },
     ParticipantRemoved {
         conversation_id: ConversationId,
         user_id: AccountId,
         by: AccountId,
-        #[serde(flatten)]
-        place: Place,
+        position: Position,
     },
     UserTyping {
         conversation_id: ConversationId,
@@ -139,7 +139,11 @@ pub enum ServerEvent {
 }
 
 impl ServerEvent {
-    /// Where a durable event stands; `None` for one that is told and forgotten.
+    /// Where a durable event stands; `None` for one that is told and forgotten, and for one that only
+    /// goes before the `system` message of the same position.
+    ///
+    /// A receipt and a message hidden for oneself have a position but are no link of the chain that
+    /// `previous_position` makes: not everybody gets them.
     #[must_use]
     pub fn place(&self) -> Option<(ConversationId, Place)> {
         match self {
@@ -147,20 +151,13 @@ impl ServerEvent {
                 m.conversation_id,
                 Place { position: m.position, previous_position: m.previous_position },
             )),
-            Self::ConversationCreated { conversation, place } => {
-                Some((conversation.conversation_id, *place))
-            }
+            Self::ConversationCreated { conversation, place } => Some((conversation.conversation_id, *place)),
             Self::MessageEdited { conversation_id, place, .. }
             | Self::MessageDeleted { conversation_id, place, .. }
             | Self::ReactionAdded { conversation_id, place, .. }
             | Self::ReactionRemoved { conversation_id, place, .. }
             | Self::MessageDelivered { conversation_id, place, .. }
-            | Self::MessageRead { conversation_id, place, .. }
-            | Self::ConversationUpdated { conversation_id, place, .. }
-            | Self::ParticipantAdded { conversation_id, place, .. }
-            | Self::ParticipantRemoved { conversation_id, place, .. } => {
-                Some((*conversation_id, *place))
-            }
+            | Self::MessageRead { conversation_id, place, .. } => Some((*conversation_id, *place)),
             _ => None,
         }
     }

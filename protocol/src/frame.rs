@@ -106,9 +106,7 @@ impl ServerFrame {
         }
         let shape: Shape = serde_json::from_str(text)?;
         match (shape.ack, shape.data) {
-            (Some(ack), Some(data)) => {
-                Ok(Self::Answer { ack, answer: serde_json::from_str(data.get())? })
-            }
+            (Some(ack), Some(data)) => Ok(Self::Answer { ack, answer: serde_json::from_str(data.get())? }),
             _ => Ok(Self::Event(serde_json::from_str(text)?)),
         }
     }

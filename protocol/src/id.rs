@@ -56,11 +56,7 @@ impl DeviceId {
     /// # Errors
     /// Outside 1..=127, the range of a Signal device id.
     pub const fn new(number: u8) -> Result<Self, IdError> {
-        if number >= 1 && number <= 127 {
-            Ok(Self(number))
-        } else {
-            Err(IdError::Device)
-        }
+        if number >= 1 && number <= 127 { Ok(Self(number)) } else { Err(IdError::Device) }
     }
 
     #[must_use]
@@ -147,9 +143,8 @@ fn from_uuid(uuid: Uuid) -> Result<(ConversationKey, Position), IdError> {
     if upper_half & 0xf000 != 0x8000 || lower_half >> BELOW_VARIANT != 0b10 {
         return Err(IdError::NotOurs);
     }
-    let key = ((upper_half >> 16) << 16)
-        | ((upper_half & 0xfff) << 4)
-        | ((lower_half >> POSITION_BITS) & 0xf);
+    let key =
+        ((upper_half >> 16) << 16) | ((upper_half & 0xfff) << 4) | ((lower_half >> POSITION_BITS) & 0xf);
     let position = Position::from_u64(lower_half & POSITION_MASK).ok_or(IdError::NotOurs)?;
     Ok((ConversationKey(key), position))
 }

@@ -28,11 +28,7 @@ impl Epoch {
     /// `None` outside 1..=101.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
-        if number >= Self::FIRST.0 && number <= Self::LAST.0 {
-            Some(Self(number))
-        } else {
-            None
-        }
+        if number >= Self::FIRST.0 && number <= Self::LAST.0 { Some(Self(number)) } else { None }
     }
 
     #[must_use]

@@ -18,7 +18,9 @@ pub enum TextError {
     Reaction,
     #[error("an idempotency key has 1 to {} bytes", limits::CLIENT_MESSAGE_ID_BYTES)]
     ClientMessageId,
-    #[error("a user name has 3 to 32 of the characters a-z, 0-9, '.', '_' and '-', and begins with a letter or digit")]
+    #[error(
+        "a user name has 3 to 32 of the characters a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+    )]
     Username,
     #[error("a display name has 1 to {} characters, none of them a control character", limits::NAME_CHARS)]
     DisplayName,
@@ -154,11 +156,7 @@ impl Username {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
         let starts = text.starts_with(|c: char| c.is_ascii_alphanumeric());
         let fits = limits::USERNAME_CHARS.contains(&text.chars().count());
-        if starts && fits && text.chars().all(allowed) {
-            Ok(Self(text))
-        } else {
-            Err(TextError::Username)
-        }
+        if starts && fits && text.chars().all(allowed) { Ok(Self(text)) } else { Err(TextError::Username) }
     }
 }
 
@@ -168,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_reaction_is_one_emoji() {
-        for good in ["👍", "👍🏽", "❤️", "👨‍👩‍👧‍👦", "🇩🇪", "🏳️‍🌈", "1️⃣"] {
+        for good in ["👍", "👍🏽", "❤️", "👨‍👩‍👧‍👦", "🇩🇪", "🏳️‍🌈", "1️⃣"]
+        {
             assert!(Reaction::parse(good).is_ok(), "{good}");
         }
         for bad in ["", "a", "👍👍", "👍 ", "1", "\u{200d}", "🇩"] {

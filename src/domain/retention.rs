@@ -1,0 +1,17 @@
+//! How long things are kept, and for how long they may be changed.
+
+/// An edit or a deletion for everyone is the sender's for this long, in milliseconds. Signal allows
+/// 24 hours for both; so do we.
+pub const CHANGE_WINDOW_MS: u64 = 24 * 3_600 * 1_000;
+
+/// What changed in a conversation can be caught up with for this long, in seconds (rule P6).
+pub const EVENTS_TTL_S: u32 = 30 * 24 * 3_600;
+
+/// Which message a `clientMessageId` became is known for this long, in seconds (rule P4.6).
+pub const SENDS_TTL_S: u32 = 72 * 3_600;
+
+/// The log keeps what the store has for this long all the same, in milliseconds (rule P2).
+pub const LOG_KEEPS_MS: u64 = 24 * 3_600 * 1_000;
+
+/// Missed events of one account beyond which a resume says "load it anew" (rule P6.4).
+pub const RESUME_EVENTS_MOST: usize = 1_000;

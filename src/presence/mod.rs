@@ -1,0 +1,64 @@
+//! Presence: who is online. Nothing here may not be lost.
+
+pub mod in_memory;
+
+use crate::edge_link::EdgeId;
+use reedi_protocol::{AccountId, Timestamp};
+use std::future::Future;
+
+/// An edge that did not refresh an account for this long does not hold it any more, in milliseconds.
+pub const HOLD_MS: u64 = 90_000;
+/// How often an edge refreshes its accounts, in milliseconds.
+pub const REFRESH_MS: u64 = 30_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    pub online: bool,
+    /// When the account was last seen; while online `None`.
+    pub last_seen: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("presence cannot be told: {0}")]
+pub struct PresenceError(pub String);
+
+/// The port. Both adapters pass the conformance suite.
+pub trait PresencePort: Clone + Send + Sync + 'static {
+    /// `accounts` are connected to `edge` for another [`HOLD_MS`]. Gives back those that were offline
+    /// everywhere before.
+    fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+
+    /// `accounts` have left `edge`. Gives back those that are offline everywhere now.
+    fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+
+    /// In the order asked.
+    fn look(&self, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<Presence>, PresenceError>> + Send;
+}
+
+/// The presence of this process.
+#[derive(Clone)]
+pub enum PresenceStore {
+    InMemory(in_memory::InMemoryPresence),
+}
+
+macro_rules! on_adapter {
+    ($self:ident, $p:ident => $call:expr) => {
+        match $self {
+            PresenceStore::InMemory($p) => $call,
+        }
+    };
+}
+
+impl PresencePort for PresenceStore {
+    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Result<Vec<AccountId>, PresenceError> {
+        on_adapter!(self, p => p.hold(edge, accounts, now).await)
+    }
+
+    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Result<Vec<AccountId>, PresenceError> {
+        on_adapter!(self, p => p.leave(edge, accounts, now).await)
+    }
+
+    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
+        on_adapter!(self, p => p.look(accounts, now).await)
+    }
+}
