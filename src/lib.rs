@@ -3,3 +3,5 @@
 
 pub mod domain;
 pub mod edge_link;
+pub mod log;
+pub mod runtime;

@@ -69,13 +69,19 @@ def main(folder):
         with open(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w") as f:
             f.write(text)
 
-    operator, account, user = Key.new(OPERATOR), Key.new(ACCOUNT), Key.new(USER)
-    every = ("subs", "data", "payload", "imports", "exports", "conn", "leaf", "mem_storage", "disk_storage", "streams", "consumer")
-    limits = dict({name: -1 for name in every}, wildcards=True)
-    account_jwt = operator.jwt(account.public, "test", {"type": "account", "limits": limits, "default_permissions": {"pub": {}, "sub": {}}})
+    # JetStream with accounts by JWT does not start without a system account, although nobody logs in to it.
+    operator, system, account, user = Key.new(OPERATOR), Key.new(ACCOUNT), Key.new(ACCOUNT), Key.new(USER)
+    plain = ("subs", "data", "payload", "imports", "exports", "conn", "leaf")
+    stored = ("mem_storage", "disk_storage", "streams", "consumer")
+
+    def account_jwt(key, name, unlimited):
+        limits = dict({limit: -1 for limit in unlimited}, wildcards=True)
+        return operator.jwt(key.public, name, {"type": "account", "limits": limits, "default_permissions": {"pub": {}, "sub": {}}})
+
+    preload = {system.public: account_jwt(system, "system", plain), account.public: account_jwt(account, "test", plain + stored)}
     user_jwt = account.jwt(user.public, "reedi", {"type": "user", "pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": -1})
-    write("operator.jwt", operator.jwt(operator.public, "test", {"type": "operator"}) + "\n")
-    write("accounts.conf", 'resolver_preload: { %s: "%s" }\n' % (account.public, account_jwt))
+    write("operator.jwt", operator.jwt(operator.public, "test", {"type": "operator", "system_account": system.public}) + "\n")
+    write("accounts.conf", "resolver_preload: %s\n" % json.dumps(preload))
     # Dashes as the client libraries expect them: five before and six before an END of the first part.
     write(
         "user.creds",

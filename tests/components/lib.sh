@@ -31,6 +31,8 @@ launch() { # NAME: starts the node in a session of its own, so that Ctrl-C in th
   setsid "$state/$1/run" >>"$state/$1/log" 2>&1 </dev/null &
   printf '%s' "$!" >"$state/$1/pid"
   started_at "$!" >"$state/$1/started" || true
+  # Else the shell would report each end of a node that is killed.
+  disown "$!"
 }
 
 signal() { # SIGNAL NAME
@@ -46,8 +48,12 @@ wait_gone() { # NAME SECONDS
 }
 
 wait_ready() { # NAME [alone]: alone asks the node only, not whether the others are with it
-  # shellcheck disable=SC2046
-  "$python" "$here/probe.py" wait --pid "$(cat "$state/$1/pid")" --seconds "${REEDI_TEST_START_SECONDS:-240}" ${2:+--alone} $(cat "$state/$1/probe")
+  (
+    # Paths in the probe's words are relative to the node's folder.
+    cd "$state/$1"
+    # shellcheck disable=SC2046
+    "$python" "$here/probe.py" wait --pid "$(cat pid)" --seconds "${REEDI_TEST_START_SECONDS:-180}" ${2:+--alone} $(cat probe)
+  )
 }
 
 node_names() {

@@ -48,7 +48,7 @@ def nats_secure(alone, port, ca, creds):
             if line.startswith(b"-ERR"):
                 raise OSError(line.decode().strip())
             if line.startswith(b"MSG probe"):
-                return b"error" not in answers.readline()
+                return b"\"error\":" not in answers.readline()
     return False
 
 
@@ -151,5 +151,7 @@ def wait(args):
 
 
 if __name__ == "__main__":
+    # Nothing is written into the checkout.
+    sys.dont_write_bytecode = True
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     sys.exit(wait(sys.argv[2:]) if sys.argv[1] == "wait" else form(*sys.argv[2:]))

@@ -1,0 +1,45 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help run test audit clean-components have-cargo
+
+# rustup puts cargo there, but a shell that was open before does not know it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+CARGO_DENY_VERSION := 0.20.2
+
+help: ## what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+
+have-cargo:
+	@if ! command -v cargo >/dev/null; then
+	  echo "cargo is not there. Install Rust with rustup (https://rustup.rs), then open a new shell:"
+	  echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+	  exit 1
+	fi
+
+run: have-cargo ## build and start the service on 127.0.0.1:8080 with everything embedded
+	@cargo build --release --bin reedi
+	exec ./target/release/reedi dev
+
+test: have-cargo ## every test, with the real components (installs them into .cache)
+	@exec tests/run
+
+audit: have-cargo ## licences, bans and sources of the dependencies; advisories where their database can be fetched
+	@deny=.cache/tools/cargo-deny-$(CARGO_DENY_VERSION)
+	if [ ! -x "$$deny/bin/cargo-deny" ]; then
+	  cargo install --locked --root "$$deny" --version $(CARGO_DENY_VERSION) cargo-deny
+	fi
+	"$$deny/bin/cargo-deny" --locked check licenses bans sources
+	if "$$deny/bin/cargo-deny" --locked fetch db >"$$deny/fetch.log" 2>&1; then
+	  "$$deny/bin/cargo-deny" --locked check --disable-fetch advisories
+	else
+	  tail -n 1 "$$deny/fetch.log"
+	  echo "advisories: NOT CHECKED, their database could not be fetched (see the line above)"
+	fi
+
+clean-components: ## stop and remove the installed components and their data
+	@tests/components/stop.sh
+	rm -rf .cache/components .cache/components-state tests/socketio/node_modules

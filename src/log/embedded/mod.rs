@@ -1,0 +1,274 @@
+//! The embedded log: append-only segments on the local disk, synced in groups. In memory, the same
+//! sequencer without a disk, for the simulation.
+
+mod reader;
+mod segment;
+mod sequencer;
+
+pub use reader::EmbeddedReader;
+
+use super::{Append, AppendError, Appended, LogPort, RawRecord, ReadError, ShardSet, Slice, SliceState};
+use parking_lot::Mutex;
+use reedi_protocol::{Epoch, Position, Shard, Timestamp};
+use segment::Segments;
+use sequencer::{Commit, Sequencer, Taken};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+/// Records that one group commit takes at most: bounds the latency of the first of them.
+const GROUP_MOST: usize = 4_096;
+
+/// Cheap to clone; clones share the log.
+#[derive(Clone)]
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    epoch: Epoch,
+    incarnation: String,
+    sequencer: Mutex<Sequencer>,
+    /// The last sequence that is on disk; readers wait for it.
+    durable: watch::Sender<u64>,
+    /// To the thread that writes; `None` in memory.
+    commits: Option<Sender<Commit>>,
+    segments: Option<Arc<Mutex<Segments>>>,
+    clock_base: (Timestamp, Instant),
+}
+
+/// Why a log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the log in {path} cannot be read or written: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error(
+        "the log in {path} is damaged at byte {at}: restore it from a backup, or move the folder away to begin anew"
+    )]
+    Damaged { path: String, at: u64 },
+}
+
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError + '_ {
+    move |source| OpenError::Io { path: path.display().to_string(), source }
+}
+
+fn system_now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(since.as_millis() as u64)
+}
+
+impl EmbeddedLog {
+    /// Opens or makes the log in `folder`. A record half written when the machine stopped was never
+    /// acknowledged and is cut off.
+    ///
+    /// # Errors
+    /// The folder cannot be used, or what is in it is damaged before its end.
+    pub fn open(folder: &Path, epoch: Epoch) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(folder).map_err(io_error(folder))?;
+        let incarnation = incarnation(folder).map_err(io_error(folder))?;
+        let mut sequencer = Sequencer::new(system_now());
+        let segments = Segments::open(folder, |record| sequencer.recover(record))?;
+        sequencer.recovered(segments.first_sequence());
+        let segments = Arc::new(Mutex::new(segments));
+        let (commits, queue) = channel();
+        let log = Self::assemble(epoch, incarnation, sequencer, Some(commits), Some(segments.clone()));
+        let shared = Arc::downgrade(&log.shared);
+        std::thread::Builder::new()
+            .name("reedi-log".into())
+            .spawn(move || write_groups(&queue, &segments, &shared))
+            .map_err(io_error(folder))?;
+        Ok(log)
+    }
+
+    /// A log that is gone with the process.
+    #[must_use]
+    pub fn in_memory(epoch: Epoch, incarnation: &str, now: Timestamp) -> Self {
+        Self::assemble(epoch, incarnation.to_owned(), Sequencer::new(now), None, None)
+    }
+
+    fn assemble(
+        epoch: Epoch,
+        incarnation: String,
+        sequencer: Sequencer,
+        commits: Option<Sender<Commit>>,
+        segments: Option<Arc<Mutex<Segments>>>,
+    ) -> Self {
+        let clock_base = (sequencer.last_time(), Instant::now());
+        let (durable, _) = watch::channel(sequencer.last());
+        let sequencer = Mutex::new(sequencer);
+        let shared = Shared { epoch, incarnation, sequencer, durable, commits, segments, clock_base };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+fn incarnation(folder: &Path) -> std::io::Result<String> {
+    let path = folder.join("incarnation");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let fresh = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &fresh)?;
+            Ok(fresh)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+impl Shared {
+    /// The log's clock: never runs backwards, and can be paused with tokio's.
+    fn now(&self) -> Timestamp {
+        self.clock_base.0.plus_millis(self.clock_base.1.elapsed().as_millis() as u64)
+    }
+
+    fn position(&self, sequence: u64) -> Position {
+        Position::new(self.epoch, sequence).unwrap_or(Position::START)
+    }
+
+    /// The sequence that `position` stands for here: of an older epoch, before all of ours.
+    fn sequence(&self, position: Position) -> u64 {
+        match position.epoch() {
+            Some(epoch) if epoch == self.epoch => position.sequence(),
+            Some(epoch) if epoch > self.epoch => u64::MAX,
+            _ => 0,
+        }
+    }
+}
+
+/// Takes what waits, writes it, syncs once, tells all. Ends with the log.
+fn write_groups(queue: &Receiver<Commit>, segments: &Mutex<Segments>, shared: &std::sync::Weak<Shared>) {
+    while let Ok(first) = queue.recv() {
+        let group: Vec<Commit> =
+            std::iter::once(first).chain(queue.try_iter().take(GROUP_MOST - 1)).collect();
+        let written = {
+            let mut segments = segments.lock();
+            segments.append(group.iter().map(|commit| &commit.record))
+        };
+        let Some(shared) = shared.upgrade() else { return };
+        match written {
+            Ok(()) => {
+                let last = group.last().map_or(0, |commit| commit.record.position.sequence());
+                shared.sequencer.lock().committed(group.iter().map(|c| c.record.clone()));
+                shared.durable.send_replace(last);
+                for commit in group {
+                    commit.tell(Ok(()));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the log cannot be written; nothing is accepted until the disk is well and the process restarted");
+                shared.sequencer.lock().poison(error.to_string());
+                for commit in group {
+                    commit.tell(Err(error.to_string()));
+                }
+            }
+        }
+    }
+}
+
+impl LogPort for EmbeddedLog {
+    type Reader = EmbeddedReader;
+
+    fn slices(&self) -> Vec<Slice> {
+        vec![Slice { index: 0, count: 1 }]
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let (tell, told) = oneshot::channel();
+        let outcome = {
+            let mut sequencer = self.shared.sequencer.lock();
+            let taken = sequencer.take(
+                append,
+                self.shared.now(),
+                |s| self.shared.position(s),
+                |p| self.shared.sequence(p),
+            )?;
+            match taken {
+                Taken::Known { sequence, durable: true } => {
+                    return Ok(Appended::Duplicate(self.shared.position(sequence)));
+                }
+                Taken::Known { sequence, durable: false } => {
+                    sequencer.also_tell(sequence, tell);
+                    Appended::Duplicate(self.shared.position(sequence))
+                }
+                Taken::New(record) => {
+                    let outcome = Appended::New(record.position);
+                    match &self.shared.commits {
+                        Some(commits) => {
+                            sequencer.waiting(record.position.sequence());
+                            // Sent under the lock, so that the file has the order of the sequence.
+                            commits
+                                .send(Commit { record, tell: Some(tell), also: sequencer.waiters() })
+                                .map_err(|_| AppendError::Unavailable("the log has stopped".into()))?;
+                        }
+                        None => {
+                            let sequence = record.position.sequence();
+                            sequencer.committed(std::iter::once(record));
+                            self.shared.durable.send_replace(sequence);
+                            return Ok(outcome);
+                        }
+                    }
+                    outcome
+                }
+            }
+        };
+        match told.await {
+            Ok(Ok(())) => Ok(outcome),
+            Ok(Err(error)) => Err(AppendError::OutcomeUnknown(error)),
+            Err(_) => Err(AppendError::OutcomeUnknown("the log has stopped".into())),
+        }
+    }
+
+    async fn read(&self, _: Slice, shards: ShardSet, after: Position) -> Result<EmbeddedReader, ReadError> {
+        let from = self.shared.sequence(after);
+        let first = self.shared.sequencer.lock().first();
+        if from + 1 < first {
+            return Err(ReadError::Trimmed { asked: after, first: self.shared.position(first) });
+        }
+        Ok(EmbeddedReader::new(self.shared.clone(), shards, from))
+    }
+
+    async fn get(&self, _: Shard, position: Position) -> Result<Option<RawRecord>, ReadError> {
+        let sequence = self.shared.sequence(position);
+        if sequence == 0 || sequence > *self.shared.durable.borrow() {
+            return Ok(None);
+        }
+        let found = reader::records_after(&self.shared, sequence - 1, 1).await?;
+        Ok(found.into_iter().find(|r| r.position == position && !r.payload.is_empty()))
+    }
+
+    async fn trim(&self, _: Slice, up_to: Position) -> Result<(), ReadError> {
+        let sequence = self.shared.sequence(up_to).min(*self.shared.durable.borrow());
+        let first = self.shared.sequencer.lock().trim(sequence);
+        if let Some(segments) = &self.shared.segments {
+            segments.lock().trim(first).map_err(|e| ReadError::Unavailable(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn erase(&self, _: Shard, position: Position) -> Result<(), ReadError> {
+        let sequence = self.shared.sequence(position);
+        self.shared.sequencer.lock().erase(sequence);
+        if let Some(segments) = &self.shared.segments {
+            segments.lock().erase(sequence).map_err(|e| ReadError::Unavailable(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    async fn state(&self, _: Slice) -> Result<SliceState, ReadError> {
+        let sequencer = self.shared.sequencer.lock();
+        let last = *self.shared.durable.borrow();
+        Ok(SliceState {
+            epoch: self.shared.epoch,
+            incarnation: self.shared.incarnation.clone(),
+            first: self.shared.position(sequencer.first()),
+            last: if last == 0 { Position::START } else { self.shared.position(last) },
+            fill_percent: 0,
+        })
+    }
+
+    async fn now(&self) -> Result<Timestamp, ReadError> {
+        Ok(self.shared.now())
+    }
+}

@@ -1,0 +1,304 @@
+//! Segments: the files of the embedded log. A file is named by its first sequence and holds frames:
+//! length, checksum, body. A frame is whole or it is not there.
+
+use super::sequencer::StoredRecord;
+use super::{OpenError, io_error};
+use bytes::Bytes;
+use reedi_protocol::{ConversationKey, Position, Timestamp};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// A segment is closed at this size, in bytes; trimming removes whole ones.
+const SEGMENT_BYTES: u64 = 64 << 20;
+/// One in so many records has its offset in memory.
+const INDEX_EVERY: u64 = 64;
+/// Length and checksum before each body, in bytes.
+const HEAD: usize = 12;
+/// A body of more bytes is damage, not a record: the largest payload is a frame's worth.
+const BODY_MOST: usize = 16 << 20;
+
+const FLAG_CONTROL: u8 = 1;
+const FLAG_ERASED: u8 = 2;
+const FLAG_KEY: u8 = 4;
+
+struct Segment {
+    path: PathBuf,
+    first: u64,
+    /// Offset of each record whose sequence is `first` + a multiple of [`INDEX_EVERY`].
+    index: Vec<u64>,
+    bytes: u64,
+    next: u64,
+}
+
+pub(super) struct Segments {
+    folder: PathBuf,
+    closed: Vec<Segment>,
+    open: Option<(Segment, File)>,
+    buffer: Vec<u8>,
+}
+
+impl Segments {
+    /// Reads all segments in `folder`, giving every record to `learn`, and is ready to append.
+    pub fn open(folder: &Path, mut learn: impl FnMut(StoredRecord)) -> Result<Self, OpenError> {
+        let mut names: Vec<(u64, PathBuf)> = std::fs::read_dir(folder)
+            .map_err(io_error(folder))?
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let first = path.file_name()?.to_str()?.strip_suffix(".segment")?.parse().ok()?;
+                Some((first, path))
+            })
+            .collect();
+        names.sort();
+        let mut segments =
+            Self { folder: folder.to_owned(), closed: Vec::new(), open: None, buffer: Vec::new() };
+        let last = names.len().saturating_sub(1);
+        for (i, (first, path)) in names.into_iter().enumerate() {
+            let segment = scan(first, &path, i == last, &mut learn)?;
+            segments.closed.push(segment);
+        }
+        if let Some(segment) = segments.closed.pop() {
+            let file = OpenOptions::new().read(true).write(true).open(&segment.path);
+            let mut file = file.map_err(io_error(folder))?;
+            file.set_len(segment.bytes).map_err(io_error(folder))?;
+            file.seek(SeekFrom::End(0)).map_err(io_error(folder))?;
+            segments.open = Some((segment, file));
+        }
+        Ok(segments)
+    }
+
+    /// The first sequence on disk; 1 where there is none.
+    pub fn first_sequence(&self) -> u64 {
+        self.all().next().map_or(1, |segment| segment.first)
+    }
+
+    fn all(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.closed.iter().chain(self.open.as_ref().map(|(segment, _)| segment))
+    }
+
+    /// Writes and syncs all of `records`, in order.
+    pub fn append<'a>(&mut self, records: impl Iterator<Item = &'a StoredRecord>) -> std::io::Result<()> {
+        self.buffer.clear();
+        for record in records {
+            let sequence = record.position.sequence();
+            let full = self.open.as_ref().is_some_and(|(s, _)| s.bytes >= SEGMENT_BYTES);
+            if full || self.open.is_none() {
+                self.flush()?;
+                self.roll(sequence)?;
+            }
+            if let Some((segment, _)) = &mut self.open {
+                let before = self.buffer.len();
+                encode(record, &mut self.buffer);
+                if (sequence - segment.first).is_multiple_of(INDEX_EVERY) {
+                    segment.index.push(segment.bytes);
+                }
+                segment.bytes += (self.buffer.len() - before) as u64;
+                segment.next = sequence + 1;
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if let Some((_, file)) = &mut self.open
+            && !self.buffer.is_empty()
+        {
+            file.write_all(&self.buffer)?;
+            file.sync_data()?;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    fn roll(&mut self, first: u64) -> std::io::Result<()> {
+        let path = self.folder.join(format!("{first:020}.segment"));
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+        // The name must survive a crash as well as the bytes.
+        File::open(&self.folder)?.sync_all()?;
+        let segment = Segment { path, first, index: Vec::new(), bytes: 0, next: first };
+        if let Some((closed, _)) = self.open.replace((segment, file)) {
+            self.closed.push(closed);
+        }
+        Ok(())
+    }
+
+    /// At most `most` records after `after`, from disk, within one segment.
+    pub fn read_after(&self, after: u64, most: usize) -> std::io::Result<Vec<StoredRecord>> {
+        let Some(segment) = self.all().find(|s| s.next > after + 1) else { return Ok(Vec::new()) };
+        let mut records = Vec::new();
+        segment.frames(after + 1, |_, body| {
+            if let Some(record) = decode(body)
+                && record.position.sequence() > after
+            {
+                records.push(record);
+            }
+            records.len() < most
+        })?;
+        Ok(records)
+    }
+
+    /// Overwrites the payload of one record on disk.
+    pub fn erase(&mut self, sequence: u64) -> std::io::Result<()> {
+        let Some(segment) = self.all().find(|s| s.first <= sequence && sequence < s.next) else {
+            return Ok(());
+        };
+        let mut found = None;
+        segment.frames(sequence, |offset, body| match decode(body) {
+            Some(record) if record.position.sequence() == sequence => {
+                found = Some((offset, body.to_vec(), record.payload.len()));
+                false
+            }
+            _ => true,
+        })?;
+        if let Some((offset, mut body, payload)) = found {
+            body[0] |= FLAG_ERASED;
+            let keep = body.len() - payload;
+            body[keep..].fill(0);
+            let mut file = OpenOptions::new().write(true).open(&segment.path)?;
+            file.seek(SeekFrom::Start(offset))?;
+            file.write_all(&frame_head(&body))?;
+            file.write_all(&body)?;
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Removes segments that hold nothing from `first` on.
+    pub fn trim(&mut self, first: u64) -> std::io::Result<()> {
+        let gone: Vec<Segment> = {
+            let keep = self.closed.iter().position(|s| s.next > first).unwrap_or(self.closed.len());
+            self.closed.drain(..keep).collect()
+        };
+        gone.iter().try_for_each(|segment| std::fs::remove_file(&segment.path))
+    }
+}
+
+impl Segment {
+    /// Gives the frames from about `sequence` on (never later) to `each`, until it says no.
+    fn frames(&self, sequence: u64, mut each: impl FnMut(u64, &[u8]) -> bool) -> std::io::Result<()> {
+        let slot = (sequence.saturating_sub(self.first) / INDEX_EVERY) as usize;
+        let mut offset = self.index.get(slot).or(self.index.last()).copied().unwrap_or(0);
+        let mut file = std::io::BufReader::with_capacity(1 << 16, File::open(&self.path)?);
+        file.seek(SeekFrom::Start(offset))?;
+        let (mut head, mut body) = ([0; HEAD], Vec::new());
+        while offset < self.bytes {
+            file.read_exact(&mut head)?;
+            let length = body_length(&head);
+            body.resize(length.min(BODY_MOST), 0);
+            file.read_exact(&mut body)?;
+            if frame_head(&body) != head {
+                return Err(std::io::Error::other(format!(
+                    "{} is damaged at byte {offset}",
+                    self.path.display()
+                )));
+            }
+            if !each(offset, &body) {
+                break;
+            }
+            offset += (HEAD + length) as u64;
+        }
+        Ok(())
+    }
+}
+
+fn frame_head(body: &[u8]) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&(body.len() as u32).to_be_bytes());
+    head[4..].copy_from_slice(&blake3::hash(body).as_bytes()[..8]);
+    head
+}
+
+fn body_length(head: &[u8; HEAD]) -> usize {
+    u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize
+}
+
+/// Body: flags, sequence and epoch as position, time, conversation, key, traceparent, payload.
+fn encode(record: &StoredRecord, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    let mut flags = 0;
+    if record.is_control {
+        flags |= FLAG_CONTROL;
+    }
+    if record.duplicate_key.is_some() {
+        flags |= FLAG_KEY;
+    }
+    out.push(flags);
+    out.extend_from_slice(&record.position.as_u64().to_be_bytes());
+    out.extend_from_slice(&record.log_time.as_millis().to_be_bytes());
+    out.extend_from_slice(&record.conversation.as_u64().to_be_bytes());
+    if let Some(key) = record.duplicate_key {
+        out.extend_from_slice(&key.0);
+    }
+    let trace = record.traceparent.as_deref().unwrap_or("");
+    let trace = &trace.as_bytes()[..trace.len().min(255)];
+    out.push(trace.len() as u8);
+    out.extend_from_slice(trace);
+    out.extend_from_slice(&record.payload);
+    let head = frame_head(&out[start + HEAD..]);
+    out[start..start + HEAD].copy_from_slice(&head);
+}
+
+fn decode(body: &[u8]) -> Option<StoredRecord> {
+    let mut rest = body;
+    let mut take = |n: usize| {
+        let (part, after) = rest.split_at_checked(n)?;
+        rest = after;
+        Some(part)
+    };
+    let flags = take(1)?[0];
+    let mut number = || Some(u64::from_be_bytes(take(8)?.try_into().ok()?));
+    let position = Position::from_u64(number()?)?;
+    let log_time = Timestamp::from_millis(number()?);
+    let conversation = ConversationKey::from_u64(number()?);
+    let duplicate_key = match flags & FLAG_KEY {
+        0 => None,
+        _ => Some(crate::domain::send_key::DuplicateKey(take(16)?.try_into().ok()?)),
+    };
+    let trace = usize::from(take(1)?[0]);
+    let trace = std::str::from_utf8(take(trace)?).ok()?;
+    let traceparent = (!trace.is_empty()).then(|| trace.to_owned());
+    let payload = if flags & FLAG_ERASED != 0 { Bytes::new() } else { Bytes::copy_from_slice(rest) };
+    let is_control = flags & FLAG_CONTROL != 0;
+    Some(StoredRecord { position, log_time, conversation, is_control, duplicate_key, traceparent, payload })
+}
+
+/// Reads one segment whole. In the newest, a frame that is not whole ends it.
+fn scan(
+    first: u64,
+    path: &Path,
+    newest: bool,
+    learn: &mut impl FnMut(StoredRecord),
+) -> Result<Segment, OpenError> {
+    let mut segment = Segment { path: path.to_owned(), first, index: Vec::new(), bytes: 0, next: first };
+    let file = File::open(path).map_err(io_error(path))?;
+    let length = file.metadata().map_err(io_error(path))?.len();
+    let mut file = std::io::BufReader::with_capacity(1 << 20, file);
+    let (mut head, mut body) = ([0; HEAD], Vec::new());
+    while segment.bytes < length {
+        let whole = (|| {
+            file.read_exact(&mut head).ok()?;
+            let expected = body_length(&head);
+            if expected > BODY_MOST {
+                return None;
+            }
+            body.resize(expected, 0);
+            file.read_exact(&mut body).ok()?;
+            if frame_head(&body) == head { decode(&body) } else { None }
+        })();
+        let Some(record) = whole else {
+            if newest {
+                break;
+            }
+            return Err(OpenError::Damaged { path: path.display().to_string(), at: segment.bytes });
+        };
+        let sequence = record.position.sequence();
+        if (sequence - first).is_multiple_of(INDEX_EVERY) {
+            segment.index.push(segment.bytes);
+        }
+        segment.bytes += (HEAD + body.len()) as u64;
+        segment.next = sequence + 1;
+        learn(record);
+    }
+    Ok(segment)
+}
