@@ -81,6 +81,8 @@ pub enum Write {
     InboxLeft { account: AccountId, conversation: ConversationKey, at: Position },
     /// The newest public event of a conversation, in each small conversation's members' inboxes.
     InboxHead { account: AccountId, conversation: ConversationKey, head: Position, head_time: Timestamp },
+    /// Something that is no public event concerns an account: a resume must look there.
+    InboxTouched { account: AccountId, conversation: ConversationKey, at: Position },
     /// What an account has read itself, for its unread count.
     InboxRead { account: AccountId, conversation: ConversationKey, up_to: Position },
     /// The newest public event of a conversation.
@@ -116,6 +118,13 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
     let Entry { position, log_time, record } = entry;
     let (conversation, actor, position, log_time) = (record.conversation, record.actor, *position, *log_time);
     let mut writes = Vec::with_capacity(6);
+    if let Some(row) = message_row(entry) {
+        let content = match &record.body {
+            Body::Message(message) => message.content.clone(),
+            _ => None,
+        };
+        writes.push(Write::Message { conversation, row, content });
+    }
     match &record.body {
         Body::Tick => return writes,
         Body::Message(message) => message_writes(entry, message, &mut writes),
@@ -139,6 +148,7 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
         }),
         Body::Hide { target } => {
             writes.push(Write::Hidden { conversation, account: actor, target: *target, at: position });
+            writes.push(Write::InboxTouched { account: actor, conversation, at: position });
         }
         Body::React { target, reaction, expires_at } => writes.push(Write::Reaction {
             conversation,
@@ -200,27 +210,46 @@ pub fn receipt_writes(
     }
 }
 
-fn message_writes(entry: &Entry, message: &NewMessage, writes: &mut Vec<Write>) {
+/// The row of the message that an entry is in history: what an author wrote, or what a control event
+/// tells. `None` for other events, and for a creation, which speaks for itself.
+#[must_use]
+pub fn message_row(entry: &Entry) -> Option<MessageRow> {
     let record = &entry.record;
-    let conversation = record.conversation;
-    writes.push(Write::Message {
-        conversation,
-        row: MessageRow {
-            position: entry.position,
-            kind: record.kind,
-            sender: record.actor,
+    let row = MessageRow {
+        position: entry.position,
+        kind: record.kind,
+        sender: record.actor,
+        message_type: MessageType::System,
+        timestamp: record.stamp,
+        log_time: entry.log_time,
+        reply_to: None,
+        client_message_id: None,
+        keyed_by_client: false,
+        expires_at: None,
+        system: None,
+        system_name: None,
+    };
+    match &record.body {
+        Body::Message(message) => Some(MessageRow {
             message_type: message.message_type,
-            timestamp: record.stamp,
-            log_time: entry.log_time,
             reply_to: message.reply_to,
             client_message_id: Some(message.client_message_id.clone()),
             keyed_by_client: message.keyed_by_client,
             expires_at: message.expires_after_s.map(|s| record.stamp.plus_millis(s * 1_000)),
-            system: None,
-            system_name: None,
-        },
-        content: message.content.clone(),
-    });
+            ..row
+        }),
+        Body::Control { change, after } if *change != Change::Created => Some(MessageRow {
+            system: Some(change.clone()),
+            system_name: after.name.as_ref().map(|n| n.as_str().to_owned()),
+            ..row
+        }),
+        _ => None,
+    }
+}
+
+fn message_writes(entry: &Entry, message: &NewMessage, writes: &mut Vec<Write>) {
+    let record = &entry.record;
+    let conversation = record.conversation;
     if message.keyed_by_client {
         writes.push(Write::Sent {
             conversation,
@@ -253,26 +282,6 @@ fn control_writes(entry: &Entry, change: &Change, after: &ConversationState, wri
     };
     if let Some(account) = left {
         writes.push(Write::InboxLeft { account, conversation, at });
-    }
-    if *change != Change::Created {
-        writes.push(Write::Message {
-            conversation,
-            row: MessageRow {
-                position: at,
-                kind: record.kind,
-                sender: record.actor,
-                message_type: MessageType::System,
-                timestamp: record.stamp,
-                log_time: entry.log_time,
-                reply_to: None,
-                client_message_id: None,
-                keyed_by_client: false,
-                expires_at: None,
-                system: Some(change.clone()),
-                system_name: after.name.as_ref().map(|n| n.as_str().to_owned()),
-            },
-            content: None,
-        });
     }
 }
 

@@ -69,6 +69,9 @@ pub enum ToEdge {
     },
     /// The worker does not know the edge's routes, or lost a delta: send a snapshot.
     Collect { worker: WorkerId },
+    /// The worker cannot serve this shard from where the edge stands: what lies up to `through` is
+    /// not coming.
+    Skip { shard: Shard, generation: Generation, through: Position },
     /// Something told and forgotten, for those of these accounts who joined the conversation.
     Fleeting { conversation: ConversationKey, audience: Vec<AccountId>, what: Fleeting },
 }

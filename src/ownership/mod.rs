@@ -1,6 +1,7 @@
 //! Ownership: which worker owns a lease unit now, and which should (rule P3).
 
 pub mod in_process;
+pub mod keep;
 
 use crate::edge_link::Generation;
 use crate::log::ShardSet;

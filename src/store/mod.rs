@@ -76,6 +76,8 @@ pub struct InboxRow {
     /// Too large for its head to stand here: read [`Conversations::heads`].
     pub large: bool,
     pub head: Option<(Position, Timestamp)>,
+    /// The newest event of any kind that concerns the account, receipts included.
+    pub touched: Option<Position>,
     /// What the account has read itself.
     pub read: Position,
     pub muted_until: Option<Timestamp>,

@@ -1,0 +1,330 @@
+//! Consume: one slice of the log, in order, for the shards that this worker owns.
+
+use super::Delivery;
+use super::fan_out::{FanOut, by_edge, link_event};
+use super::membership::Membership;
+use super::own_shards::{Collected, Standing};
+use super::routes::{Learnt, Routes};
+use crate::domain::record::{Entry, NotAnEvent};
+use crate::edge_link::{Coverage, EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
+use crate::log::{LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
+use crate::ownership::keep::Owned;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::Watermarks as _;
+use reedi_protocol::{AccountId, Position, Shard};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// Records taken from the log at once.
+const BATCH_MOST: usize = 512;
+/// How long a new owner waits for what edges say (rule P5).
+const COLLECT_FOR: Duration = Duration::from_millis(500);
+/// How often edges hear of shards that moved, and of all shards.
+const HEARTBEAT_BUSY: Duration = Duration::from_millis(100);
+const HEARTBEAT_IDLE: Duration = Duration::from_secs(1);
+/// Events that are repeated to one edge at most; one that missed more sends its clients to resume.
+const REPEAT_MOST: usize = 10_000;
+/// How long a repeat may take to be read.
+const REPEAT_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait before the store is asked again for what only it knows.
+const STORE_AGAIN: Duration = Duration::from_millis(200);
+
+/// Why reading begins anew.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    #[error(transparent)]
+    Log(#[from] ReadError),
+}
+
+/// Everything that delivery knows of one slice. All of it can be asked for again.
+pub struct Consumer {
+    delivery: Delivery,
+    slice: Slice,
+    shards: BTreeMap<Shard, Standing>,
+    routes: Routes,
+    membership: Membership,
+    fan_out: FanOut,
+    fresh: Vec<Shard>,
+}
+
+impl Consumer {
+    #[must_use]
+    pub fn new(delivery: Delivery, slice: Slice) -> Self {
+        Self {
+            delivery,
+            slice,
+            shards: BTreeMap::new(),
+            routes: Routes::default(),
+            membership: Membership::default(),
+            fan_out: FanOut::default(),
+            fresh: Vec::new(),
+        }
+    }
+
+    /// Delivers the shards of `mine` until ownership changes or the process leaves.
+    ///
+    /// # Errors
+    /// The log could not be read on; call again.
+    pub async fn run(
+        &mut self,
+        mine: &Owned,
+        owned: &mut watch::Receiver<Owned>,
+        inbound: &mut mpsc::Receiver<ToWorkers>,
+        shutdown: &Shutdown,
+        backoff: &mut Backoff,
+    ) -> Result<(), Interrupted> {
+        self.adopt(mine);
+        if !self.fresh.is_empty() {
+            self.begin_fresh(inbound).await?;
+        }
+        let mut reader = self.reader().await?;
+        backoff.reset();
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_BUSY);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                records = next(&mut reader) => {
+                    self.push(records?).await;
+                }
+                frame = inbound.recv() => {
+                    let Some(frame) = frame else { return Ok(()) };
+                    self.hear(frame).await;
+                    while let Ok(frame) = inbound.try_recv() {
+                        self.hear(frame).await;
+                    }
+                    self.flush(true).await;
+                }
+                _ = heartbeat.tick() => self.heartbeat().await,
+                _ = owned.changed() => return Ok(()),
+                () = shutdown.draining() => return Ok(()),
+            }
+        }
+    }
+
+    /// Lets go of what is not owned any more and notes what is new.
+    fn adopt(&mut self, mine: &Owned) {
+        let slice = self.slice;
+        let lost: Vec<Shard> =
+            self.shards.iter().filter(|(shard, s)| mine.generation(**shard) != Some(s.generation)).map(|(shard, _)| *shard).collect();
+        for shard in lost {
+            self.shards.remove(&shard);
+            self.membership.end(shard);
+            self.routes.edges().for_each(|(_, edge)| drop(edge.sent.remove(&shard)));
+        }
+        for (shard, generation) in mine.iter().filter(|(shard, _)| slice.holds(*shard)) {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = self.shards.entry(shard) {
+                vacant.insert(Standing { generation, pushed: Position::START, read: Position::START });
+                self.fresh.push(shard);
+            }
+        }
+        let shards = &self.shards;
+        self.fresh.retain(|shard| shards.contains_key(shard));
+    }
+
+    /// Learns from the edges where new shards begin.
+    async fn begin_fresh(&mut self, inbound: &mut mpsc::Receiver<ToWorkers>) -> Result<(), Interrupted> {
+        let log = self.delivery.log.clone();
+        let end = log.state(self.slice).await?.last;
+        let collect = ToEdge::Collect { worker: self.delivery.id };
+        if let Err(error) = self.delivery.link.to_all_edges(collect).await {
+            tracing::debug!(%error, "edges could not be asked for their routes");
+        }
+        let mut collected = Collected::default();
+        let until = Instant::now() + COLLECT_FOR;
+        while let Ok(Some(frame)) = tokio::time::timeout_at(until, inbound.recv()).await {
+            collected.take(&frame);
+            self.hear(frame).await;
+        }
+        // With the store away every control event that the log still has is looked at.
+        let stored = self.delivery.store.watermarks().await.unwrap_or_default();
+        for shard in std::mem::take(&mut self.fresh) {
+            let pushed = collected.begin(shard, end);
+            let watermark = stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, p)| *p);
+            let read = pushed.min(watermark);
+            if let Some(standing) = self.shards.get_mut(&shard) {
+                (standing.pushed, standing.read) = (pushed, read);
+            }
+            self.membership.begin(shard, read);
+        }
+        tracing::info!(shards = self.shards.len(), edges = collected.edges, "delivering");
+        self.routes.edges().for_each(|(_, edge)| edge.prompt = true);
+        self.flush(true).await;
+        Ok(())
+    }
+
+    async fn reader(&mut self) -> Result<Option<Reader>, Interrupted> {
+        let Some(from) = self.shards.values().map(|s| s.read).min() else { return Ok(None) };
+        let shards: ShardSet = self.shards.keys().copied().collect();
+        let log = &self.delivery.log;
+        match log.read(self.slice, shards.clone(), from).await {
+            Ok(reader) => Ok(Some(reader)),
+            // What was trimmed is stored and more than a day old: no edge waits for it.
+            Err(ReadError::Trimmed { first, .. }) => {
+                let from = Position::from_u64(first.as_u64() - 1).unwrap_or(first);
+                for (shard, standing) in &mut self.shards {
+                    if standing.read < from {
+                        standing.read = from;
+                        self.membership.begin(*shard, from);
+                    }
+                }
+                Ok(Some(log.read(self.slice, shards, from).await?))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn push(&mut self, records: Vec<RawRecord>) {
+        self.delivery.metrics.read("delivery", records.len() as u64);
+        for raw in records {
+            let shard = raw.conversation.shard();
+            let Some(standing) = self.shards.get(&shard).copied() else { continue };
+            if raw.position <= standing.read {
+                continue;
+            }
+            if let Some(entry) = self.decode(&raw) {
+                self.membership.learn(&entry);
+                if raw.position > standing.pushed {
+                    let recipients = self.recipients(&entry).await;
+                    self.fan_out.add(&self.routes, &raw, &entry, &recipients);
+                }
+            }
+            if let Some(standing) = self.shards.get_mut(&shard) {
+                standing.read = raw.position;
+                standing.pushed = standing.pushed.max(raw.position);
+            }
+        }
+        self.flush(true).await;
+    }
+
+    fn decode(&self, raw: &RawRecord) -> Option<Entry> {
+        match Entry::decode(raw.position, raw.log_time, &raw.payload) {
+            Ok(entry) => Some(entry),
+            Err(NotAnEvent::Late { .. }) => None,
+            Err(error) => {
+                self.delivery.metrics.records_unreadable.inc();
+                tracing::error!(%error, position = raw.position.as_u64(), "a record cannot be read and is skipped");
+                None
+            }
+        }
+    }
+
+    /// Who gets an entry. Where only the store knows, the shard waits for it, since to guess would
+    /// show a message to somebody who is no participant.
+    async fn recipients(&mut self, entry: &Entry) -> Arc<[AccountId]> {
+        loop {
+            match self.membership.recipients(entry, &self.delivery.store).await {
+                Ok(recipients) => return recipients,
+                Err(error) => {
+                    self.delivery.metrics.retried("store");
+                    tracing::warn!(%error, "delivery waits for the store to know a conversation's members");
+                    self.flush(false).await;
+                    tokio::time::sleep(STORE_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self, moved_only: bool) {
+        let Delivery { id, link, metrics, .. } = &self.delivery;
+        self.fan_out.flush(*id, link, &mut self.routes, &self.shards, metrics, moved_only).await;
+    }
+
+    async fn heartbeat(&mut self) {
+        self.routes.forget_silent();
+        let shards = &self.shards;
+        let due = self.routes.edges().any(|(_, edge)| {
+            edge.last_sent.elapsed() >= HEARTBEAT_IDLE
+                || shards.iter().any(|(shard, s)| edge.sent.get(shard).is_none_or(|sent| *sent < s.pushed))
+        });
+        if due {
+            self.flush(false).await;
+        }
+    }
+
+    async fn hear(&mut self, frame: ToWorkers) {
+        match frame {
+            ToWorkers::Routes { edge, from, to, came, left } => {
+                if self.routes.delta(edge, (from, to), &came, &left) == Learnt::Gap {
+                    let collect = ToEdge::Collect { worker: self.delivery.id };
+                    // An edge that does not hear it says something every second.
+                    let _ = self.delivery.link.to_edge(edge, collect).await;
+                }
+            }
+            ToWorkers::Snapshot { edge, version, accounts, through } => {
+                let sent = through.into_iter().filter(|(shard, _)| self.shards.contains_key(shard)).collect();
+                self.routes.snapshot(edge, version, accounts, sent);
+            }
+            ToWorkers::Repeat { edge, shard, after } => self.repeat(edge, shard, after).await,
+            ToWorkers::Bye { edge } => drop(self.routes.forget(edge)),
+            ToWorkers::Fleeting { conversation, audience, what } => {
+                if self.shards.contains_key(&conversation.shard()) {
+                    for (edge, audience) in by_edge(&self.routes, &audience) {
+                        let _ = self.delivery.link.to_edge(edge, ToEdge::Fleeting { conversation, audience, what }).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves a shard to one edge again, from where it stands.
+    async fn repeat(&mut self, edge: EdgeId, shard: Shard, after: Position) {
+        let Some(standing) = self.shards.get(&shard).copied() else { return };
+        let Some(version) = self.routes.edge(edge).map(|known| known.version) else { return };
+        let (generation, through) = (standing.generation, standing.pushed);
+        let read = tokio::time::timeout(REPEAT_WITHIN, self.read_again(edge, shard, after, through)).await;
+        let frame = match read {
+            Ok(Some(events)) => {
+                let coverage = vec![Coverage { shard, generation, after: after.min(through), through }];
+                ToEdge::Batch { worker: self.delivery.id, routes: version, coverage, events }
+            }
+            Ok(None) | Err(_) => ToEdge::Skip { shard, generation, through },
+        };
+        if let Some(known) = self.routes.edge(edge) {
+            known.sent.insert(shard, through);
+        }
+        // If this is lost as well, the edge asks again.
+        let _ = self.delivery.link.to_edge(edge, frame).await;
+    }
+
+    async fn read_again(&mut self, edge: EdgeId, shard: Shard, after: Position, through: Position) -> Option<Vec<crate::edge_link::LinkEvent>> {
+        let mut events = Vec::new();
+        if after >= through {
+            return Some(events);
+        }
+        let shards: ShardSet = std::iter::once(shard).collect();
+        let mut reader = self.delivery.log.read(self.slice, shards, after).await.ok()?;
+        loop {
+            for raw in reader.next(BATCH_MOST).await.ok()? {
+                if raw.position > through {
+                    return Some(events);
+                }
+                let last = raw.position == through;
+                if let Some(entry) = self.decode(&raw) {
+                    let recipients = self.recipients(&entry).await;
+                    let held: Vec<AccountId> = recipients.iter().copied().filter(|a| self.routes.holds(edge, *a)).collect();
+                    if !held.is_empty() {
+                        events.push(link_event(&raw, None, held));
+                    }
+                }
+                if last {
+                    return Some(events);
+                }
+                if events.len() > REPEAT_MOST {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// The next records; with nothing owned there are none.
+async fn next(reader: &mut Option<Reader>) -> Result<Vec<RawRecord>, ReadError> {
+    match reader {
+        Some(reader) => reader.next(BATCH_MOST).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,117 @@
+//! Membership: who is a participant at a position (invariant `members_only`), without asking the
+//! store for what records themselves prove.
+
+use crate::domain::record::{Body, Change, Entry};
+use crate::store::{Conversations as _, Store, StoreError};
+use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Conversations remembered; beyond, some are forgotten and what they proved with them.
+const MOST: usize = 100_000;
+
+#[derive(Clone)]
+struct Known {
+    control: Position,
+    members: Arc<[AccountId]>,
+}
+
+/// The members that this worker knows of.
+#[derive(Default)]
+pub struct Membership {
+    conversations: HashMap<ConversationKey, Known>,
+    /// For every owned shard: all control events after this have been seen and are remembered.
+    since: HashMap<Shard, Position>,
+}
+
+impl Membership {
+    /// From `since` on every control event of `shard` will be shown.
+    pub fn begin(&mut self, shard: Shard, since: Position) {
+        self.since.insert(shard, since);
+        self.conversations.retain(|conversation, _| conversation.shard() != shard);
+    }
+
+    pub fn end(&mut self, shard: Shard) {
+        self.since.remove(&shard);
+        self.conversations.retain(|conversation, _| conversation.shard() != shard);
+    }
+
+    /// Takes in a control event.
+    pub fn learn(&mut self, entry: &Entry) {
+        if let Body::Control { after, .. } = &entry.record.body {
+            let members = after.members.iter().map(|m| m.account).collect();
+            self.remember(entry.record.conversation, Known { control: entry.position, members });
+        }
+    }
+
+    fn remember(&mut self, conversation: ConversationKey, known: Known) {
+        if self.conversations.len() >= MOST && !self.conversations.contains_key(&conversation) {
+            let surplus: Vec<ConversationKey> = self.conversations.keys().take(MOST / 8).copied().collect();
+            for key in surplus {
+                // What it proved is forgotten: nothing before it is known any more.
+                if let Some(gone) = self.conversations.remove(&key) {
+                    let since = self.since.entry(key.shard()).or_default();
+                    *since = (*since).max(gone.control);
+                }
+            }
+        }
+        self.conversations.insert(conversation, known);
+    }
+
+    /// Who gets `entry`.
+    ///
+    /// # Errors
+    /// Only the store knows, and it is away.
+    pub async fn recipients(&mut self, entry: &Entry, store: &Store) -> Result<Arc<[AccountId]>, StoreError> {
+        let record = &entry.record;
+        match &record.body {
+            Body::Tick => return Ok(Arc::from([])),
+            Body::Hide { .. } => return Ok(Arc::from([record.actor])),
+            Body::Receipt(mark) => {
+                let members = self.members(entry, store).await?;
+                let told = |account: &AccountId| mark.tell.contains(account) || *account == record.actor;
+                return Ok(members.iter().copied().filter(told).collect());
+            }
+            Body::Control { change, after } => {
+                let gone = match change {
+                    Change::Removed { account } => Some(*account),
+                    Change::Left { .. } => Some(record.actor),
+                    _ => None,
+                };
+                return Ok(after.members.iter().map(|m| m.account).chain(gone).collect());
+            }
+            _ => {}
+        }
+        self.members(entry, store).await
+    }
+
+    async fn members(&mut self, entry: &Entry, store: &Store) -> Result<Arc<[AccountId]>, StoreError> {
+        let conversation = entry.record.conversation;
+        let audience = entry.record.audience.as_ref();
+        if let Some(known) = self.conversations.get(&conversation) {
+            if known.control > entry.position {
+                // A repeat of what was before that control event: as the edge saw it then.
+                if let Some(audience) = audience {
+                    return Ok(audience.accounts.iter().copied().collect());
+                }
+            } else if audience.is_none_or(|audience| audience.control <= known.control) {
+                return Ok(known.members.clone());
+            }
+        }
+        let since = self.since.get(&conversation.shard()).copied().unwrap_or(Position::START);
+        if let Some(audience) = audience {
+            // No control event that this audience does not know can have passed unseen.
+            let newer_than_known = self.conversations.contains_key(&conversation);
+            if newer_than_known || audience.known_through >= since {
+                return Ok(audience.accounts.iter().copied().collect());
+            }
+        }
+        let Some((control, state)) = store.state(conversation).await? else { return Ok(Arc::from([])) };
+        // The store may be ahead of this record: whoever joined later does not get it.
+        let members: Arc<[AccountId]> = state.members.iter().filter(|m| m.joined <= entry.position).map(|m| m.account).collect();
+        if control <= entry.position {
+            self.remember(conversation, Known { control, members: members.clone() });
+        }
+        Ok(members)
+    }
+}

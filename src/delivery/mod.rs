@@ -1,0 +1,104 @@
+//! Delivery: from the log to the edges that hold the recipients' sockets. It does not wait for the
+//! writer; all it knows is in memory and can be asked for again.
+
+pub mod consume;
+pub mod fan_out;
+pub mod membership;
+pub mod own_shards;
+pub mod routes;
+
+use crate::edge_link::{EdgeLink, EdgeLinkPort, ToWorkers, WorkerId};
+use crate::log::{Log, LogPort, Slice};
+use crate::ownership::keep::Owned;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::Store;
+use consume::Consumer;
+use std::time::Duration;
+use tokio::sync::{broadcast, mpsc, watch};
+
+/// What a delivery worker is made of.
+#[derive(Clone)]
+pub struct Delivery {
+    pub id: WorkerId,
+    pub log: Log,
+    pub store: Store,
+    pub link: EdgeLink,
+    pub metrics: Metrics,
+}
+
+impl Delivery {
+    /// Delivers the owned shards of every slice until the process leaves.
+    pub async fn run(self, owned: watch::Receiver<Owned>, shutdown: Shutdown) {
+        let mut tasks = Vec::new();
+        let slices = self.log.slices();
+        let (frames, _) = broadcast::channel(crate::edge_link::QUEUE_FRAMES);
+        for slice in slices {
+            let inbound = relay(frames.subscribe());
+            tasks.push(tokio::spawn(self.clone().run_slice(slice, owned.clone(), inbound, shutdown.clone())));
+        }
+        let listening = tokio::spawn(self.clone().listen(frames));
+        for task in tasks {
+            let _ = task.await;
+        }
+        listening.abort();
+    }
+
+    /// Gives what edges say to every slice.
+    async fn listen(self, frames: broadcast::Sender<ToWorkers>) {
+        let mut backoff = Backoff::for_parts();
+        loop {
+            match self.link.listen_as_worker(self.id).await {
+                Ok(mut inbound) => {
+                    backoff.reset();
+                    while let Some(frame) = inbound.recv().await {
+                        let _ = frames.send(frame);
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the edge link cannot be listened to"),
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn run_slice(self, slice: Slice, mut owned: watch::Receiver<Owned>, mut inbound: mpsc::Receiver<ToWorkers>, shutdown: Shutdown) {
+        let mut backoff = Backoff::for_parts();
+        let mut consumer = Consumer::new(self.clone(), slice);
+        loop {
+            if shutdown.is_draining() {
+                return;
+            }
+            let mine = owned.borrow_and_update().clone();
+            let ended = consumer.run(&mine, &mut owned, &mut inbound, &shutdown, &mut backoff).await;
+            if let Err(error) = ended {
+                self.metrics.retried("delivery");
+                tracing::warn!(%error, "delivery reads the log anew");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))) => {}
+                    () = shutdown.draining() => {}
+                }
+            }
+        }
+    }
+}
+
+/// A bounded queue of its own for one slice. One that falls behind loses frames, which edges notice
+/// by the numbers in what they get.
+fn relay(mut frames: broadcast::Receiver<ToWorkers>) -> mpsc::Receiver<ToWorkers> {
+    let (out, inbound) = mpsc::channel(crate::edge_link::QUEUE_FRAMES);
+    tokio::spawn(async move {
+        loop {
+            match frames.recv().await {
+                Ok(frame) => {
+                    if out.send(frame).await.is_err() {
+                        return;
+                    }
+                }
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+    inbound
+}

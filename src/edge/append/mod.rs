@@ -1,0 +1,192 @@
+//! Append: stamp, publish, and know what became of it (rules P4 and P7). The one way from an edge
+//! into the log.
+
+pub mod seal;
+pub mod tick;
+
+use super::refused::{Outcome, Refused};
+use super::watermarks::Watermarks;
+use crate::domain::record::{Body, Entry, NotAnEvent, Record, RequestDigest};
+use crate::domain::send_key::{DuplicateKey, Freshness, freshness};
+use crate::log::{Append, AppendError, Appended, Lane, Log, LogPort};
+use crate::runtime::clock::LogClock;
+use crate::runtime::metrics::Metrics;
+use crate::store::{Messages as _, Store};
+use reedi_protocol::text::ClientMessageId;
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
+use std::time::Duration;
+use tick::Ticks;
+use tokio::time::Instant;
+
+/// An answer of the log counts only within this time of the stamp: later, the record may be void for
+/// its readers (rule P4.4).
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long to wait while the first append with the same key is not decided (rule P4.5).
+const IN_FLIGHT_PAUSE: Duration = Duration::from_millis(50);
+/// Tries for one send: each further one follows a void record or an undecided first.
+const TRIES: usize = 40;
+
+/// What makes a send the same send.
+#[derive(Clone, Debug)]
+pub struct Send<'a> {
+    pub sender: AccountId,
+    pub conversation: ConversationKey,
+    pub client_message_id: &'a ClientMessageId,
+    /// Whether the client gave it; only then an earlier send is looked for.
+    pub keyed_by_client: bool,
+    pub digest: RequestDigest,
+    pub traceparent: Option<String>,
+}
+
+/// The log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub position: Position,
+    pub stamp: Timestamp,
+    /// It had it before this send.
+    pub duplicate: bool,
+}
+
+/// Publishes for one edge.
+pub struct Appender {
+    pub log: Log,
+    pub store: Store,
+    pub clock: LogClock,
+    pub watermarks: Watermarks,
+    pub metrics: Metrics,
+    ticks: Ticks,
+}
+
+impl Appender {
+    #[must_use]
+    pub fn new(log: Log, store: Store, clock: LogClock, watermarks: Watermarks, metrics: Metrics) -> Self {
+        Self { log, store, clock, watermarks, metrics, ticks: Ticks::default() }
+    }
+
+    /// Publishes a message exactly once, whatever happened to earlier tries with the same key.
+    /// `record` makes it for a stamp.
+    ///
+    /// # Errors
+    /// Refused for good, surely not sent, or outcome unknown: the code says which.
+    pub async fn send(&self, send: Send<'_>, record: impl Fn(Timestamp) -> Record) -> Outcome<Accepted> {
+        if send.keyed_by_client {
+            match freshness(send.client_message_id, self.clock.now().as_millis()) {
+                Freshness::Fresh => {}
+                Freshness::LookUp => {
+                    if let Some(first) = self.earlier(&send).await? {
+                        return Ok(first);
+                    }
+                }
+                Freshness::OutOfRange => return Err(self.out_of_range()),
+            }
+        }
+        let mut key = DuplicateKey::of_send(send.sender, send.conversation, send.client_message_id);
+        for _ in 0..TRIES {
+            let stamp = self.clock.now();
+            let append = Append {
+                conversation: send.conversation,
+                lane: Lane::Event,
+                duplicate_key: Some(key),
+                payload: record(stamp).encode(),
+                traceparent: send.traceparent.clone(),
+            };
+            match self.publish(append).await {
+                Ok(Appended::New(position)) => return Ok(Accepted { position, stamp, duplicate: false }),
+                Ok(Appended::Duplicate(position)) => match self.first(&send, position).await? {
+                    Some(first) => return Ok(first),
+                    None => key = key.after_void(position),
+                },
+                Err(AppendError::InFlight) => tokio::time::sleep(IN_FLIGHT_PAUSE).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Refused::outcome_unknown())
+    }
+
+    fn out_of_range(&self) -> Refused {
+        let detail = "The time within clientMessageId must be at most 5 s ahead of serverTime and at most 48 h \
+                      behind it. Set the clock and make a new one.";
+        let server_time = Some(self.clock.now());
+        Refused { server_time, ..Refused::new(ErrorCode::ClientMessageIdTime, detail) }
+    }
+
+    /// What stands at the position that the log named for a known key; `None` if that is void.
+    async fn first(&self, send: &Send<'_>, position: Position) -> Outcome<Option<Accepted>> {
+        let Some(raw) = self.log.get(send.conversation.shard(), position).await? else {
+            // Erased after it was stored, or trimmed: the store knows.
+            return match self.earlier(send).await? {
+                Some(first) => Ok(Some(first)),
+                None => Err(Refused::outcome_unknown()),
+            };
+        };
+        match Entry::decode(raw.position, raw.log_time, &raw.payload) {
+            Ok(entry) => same_request(send, entry.record.digest, position, entry.record.stamp).map(Some),
+            Err(NotAnEvent::Late { .. }) => Ok(None),
+            Err(_) => Err(Refused::outcome_unknown()),
+        }
+    }
+
+    /// The message that an earlier send with the same key became, once everything that the log has
+    /// by now is stored.
+    async fn earlier(&self, send: &Send<'_>) -> Outcome<Option<Accepted>> {
+        let shard = send.conversation.shard();
+        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
+        self.watermarks.passed(shard, after_now).await?;
+        let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;
+        let Some(sent) = sent else { return Ok(None) };
+        let stored = self.store.message(send.conversation, sent.position).await?;
+        let stamp = stored.map_or(self.clock.now(), |message| message.row.timestamp);
+        same_request(send, sent.digest, sent.position, stamp).map(Some)
+    }
+
+    /// Publishes an event that needs no key: doing it twice comes to the same.
+    ///
+    /// # Errors
+    /// Surely not taken, or outcome unknown.
+    pub async fn event(&self, conversation: ConversationKey, body: impl Fn(Timestamp) -> Record) -> Outcome<(Position, Timestamp)> {
+        let stamp = self.clock.now();
+        let payload = body(stamp).encode();
+        let append = Append { conversation, lane: Lane::Event, duplicate_key: None, payload, traceparent: None };
+        match self.publish(append).await? {
+            Appended::New(position) | Appended::Duplicate(position) => Ok((position, stamp)),
+        }
+    }
+
+    /// Publishes a control event that was judged by the one at `expected`.
+    ///
+    /// # Errors
+    /// [`AppendError::ControlMoved`] if another came first: judge again.
+    pub async fn control(&self, expected: Position, record: Record) -> Result<Position, AppendError> {
+        debug_assert!(matches!(record.body, Body::Control { .. }), "only control events are conditional");
+        let append = Append {
+            conversation: record.conversation,
+            lane: Lane::Control { expected },
+            duplicate_key: None,
+            payload: record.encode(),
+            traceparent: None,
+        };
+        match self.publish(append).await? {
+            Appended::New(position) | Appended::Duplicate(position) => Ok(position),
+        }
+    }
+
+    async fn publish(&self, append: Append) -> Result<Appended, AppendError> {
+        let stamped = Instant::now();
+        let late = || AppendError::OutcomeUnknown("the log did not answer within 5 s".into());
+        let appended = match tokio::time::timeout(ANSWER_WITHIN, self.log.append(append)).await {
+            Ok(appended) => appended?,
+            Err(_) => return Err(late()),
+        };
+        // A process that was paused in between finds its timer late: judge by the clock.
+        if stamped.elapsed() > ANSWER_WITHIN { Err(late()) } else { Ok(appended) }
+    }
+}
+
+fn same_request(send: &Send<'_>, digest: RequestDigest, position: Position, stamp: Timestamp) -> Outcome<Accepted> {
+    if digest == send.digest {
+        return Ok(Accepted { position, stamp, duplicate: true });
+    }
+    let detail = "This clientMessageId belongs to another message. Make a new one for each message.";
+    Err(Refused::new(ErrorCode::IdempotencyKeyReused, detail))
+}
+

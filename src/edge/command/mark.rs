@@ -1,0 +1,128 @@
+//! `mark_delivered` and `mark_read`: watermarks of an account in a conversation, at most one event
+//! every two seconds each (rule P10).
+
+use super::target;
+use crate::domain::record::{Body, ReceiptMark};
+use crate::domain::write::receipt_writes;
+use crate::edge::Edge;
+use crate::edge::refused::Outcome;
+use crate::edge::view::View;
+use crate::store::{Messages as _, Order, Range, Writes as _};
+use parking_lot::Mutex;
+use reedi_protocol::{AccountId, ConversationKey, MessageId, Position};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// At most one receipt of an account in a conversation in this time.
+const ONE_EVERY: Duration = Duration::from_secs(2);
+/// Senders are looked for in at most so many messages that a receipt newly covers.
+const COVERS_MOST: usize = 100;
+/// Pairs of account and conversation remembered; beyond, idle ones are forgotten.
+const PAIRS_MOST: usize = 100_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    Delivered,
+    Read,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Standing {
+    /// Asked for, and told.
+    wanted: (Position, Position),
+    told: (Position, Position),
+    at: Option<Instant>,
+}
+
+type Pair = (AccountId, ConversationKey);
+
+/// What accounts have marked through this edge.
+#[derive(Default)]
+pub struct MarkBook {
+    pairs: Mutex<HashMap<Pair, Arc<tokio::sync::Mutex<Standing>>>>,
+    wanted: Mutex<HashMap<Pair, (Position, Position)>>,
+}
+
+impl MarkBook {
+    fn pair(&self, pair: Pair) -> Arc<tokio::sync::Mutex<Standing>> {
+        let mut pairs = self.pairs.lock();
+        if pairs.len() >= PAIRS_MOST {
+            pairs.retain(|_, standing| Arc::strong_count(standing) > 1);
+        }
+        pairs.entry(pair).or_default().clone()
+    }
+}
+
+/// Marks a message, and with it all earlier ones, as delivered or read. Answers once it is durable,
+/// which may take two seconds: marks that come meanwhile go together.
+///
+/// # Errors
+/// The message is not there for this account, or the mark could not be kept.
+pub async fn run(edge: &Edge, actor: AccountId, id: MessageId, mark: Mark) -> Outcome<()> {
+    let target = target(edge, actor, id).await?;
+    edge.admission.command(actor, edge.clock.now()).await?;
+    let (pair, position) = ((actor, id.key()), id.position());
+    {
+        let mut wanted = edge.marks.wanted.lock();
+        let (delivered, read) = wanted.entry(pair).or_default();
+        *delivered = (*delivered).max(position);
+        if mark == Mark::Read {
+            *read = (*read).max(position);
+        }
+    }
+    let standing = edge.marks.pair(pair);
+    let mut standing = standing.lock().await;
+    let covered = |told: (Position, Position)| match mark {
+        Mark::Delivered => told.0 >= position,
+        Mark::Read => told.1 >= position,
+    };
+    if covered(standing.told) {
+        return Ok(());
+    }
+    if let Some(at) = standing.at {
+        tokio::time::sleep_until(at + ONE_EVERY).await;
+    }
+    let Some((delivered, read)) = edge.marks.wanted.lock().remove(&pair) else { return Ok(()) };
+    let wanted = (delivered.max(standing.told.0), read.max(standing.told.1));
+    standing.wanted = wanted;
+    let told = tell(edge, &target.view, actor, standing.told, wanted).await;
+    standing.at = Some(Instant::now());
+    match told {
+        Ok(()) => standing.told = wanted,
+        // The others who wait ask for theirs themselves.
+        Err(_) => drop(edge.marks.wanted.lock().entry(pair).or_insert((delivered, read))),
+    }
+    told
+}
+
+async fn tell(edge: &Edge, view: &View, actor: AccountId, before: (Position, Position), now: (Position, Position)) -> Outcome<()> {
+    let delivered = (now.0 > before.0).then_some(now.0);
+    let read = (now.1 > before.1).then_some(now.1);
+    let private = !edge.settings(actor).await?.read_receipts;
+    if !view.state.is_small() {
+        let mut writes = Vec::new();
+        receipt_writes(view.conversation, actor, (delivered, read), private, edge.clock.now(), &mut writes);
+        return Ok(edge.store.apply(&writes).await?);
+    }
+    let after = if read.is_some() { before.1 } else { before.0 };
+    let tell = if private { Vec::new() } else { senders(edge, view, actor, after, now.0.max(now.1)).await? };
+    edge.publish(view, actor, Body::Receipt(ReceiptMark { delivered, read, tell })).await?;
+    Ok(())
+}
+
+/// The authors of the messages that a receipt newly covers.
+async fn senders(edge: &Edge, view: &View, actor: AccountId, after: Position, up_to: Position) -> Outcome<Vec<AccountId>> {
+    if let Some(peer) = view.state.peer_of(actor) {
+        return Ok(vec![peer]);
+    }
+    let before = Position::from_u64(up_to.as_u64() + 1).unwrap_or(Range::END);
+    let range = Range { after, before };
+    let covered = edge.store.messages(view.conversation, range, Order::NewestFirst, COVERS_MOST).await?;
+    let mut senders: Vec<AccountId> = covered.iter().map(|m| m.row.sender).filter(|s| *s != actor).collect();
+    senders.sort_unstable();
+    senders.dedup();
+    senders.retain(|sender| view.state.member(*sender).is_some());
+    Ok(senders)
+}

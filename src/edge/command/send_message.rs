@@ -1,0 +1,179 @@
+//! `send_message`: parse, permit, seal, publish exactly once.
+
+use super::refuse;
+use crate::domain::record::{Body, NewMessage, RequestDigest};
+use crate::edge::Edge;
+use crate::edge::append::seal::Belonging;
+use crate::edge::append::{Accepted, Send};
+use crate::edge::refused::{Outcome, Refused};
+use crate::edge::view::View;
+use crate::edge::wire;
+use crate::store::Messages as _;
+use reedi_protocol::command::SendMessage;
+use reedi_protocol::resource::{Message, MessageType};
+use reedi_protocol::text::{ClientMessageId, Content};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position};
+use tokio::time::Instant;
+
+/// What was sent, or had been before.
+pub struct Sent {
+    pub message: Message,
+    pub duplicate: bool,
+}
+
+/// A send within its limits.
+struct Parsed {
+    content: Content,
+    message_type: MessageType,
+    reply_to: Option<Position>,
+    client_message_id: ClientMessageId,
+    keyed_by_client: bool,
+}
+
+/// Sends a message. `key` is an `Idempotency-Key` that came beside the body.
+///
+/// # Errors
+/// Not sent, or outcome unknown: the code says which.
+pub async fn run(
+    edge: &Edge,
+    sender: AccountId,
+    conversation: ConversationKey,
+    command: SendMessage,
+    key: Option<&str>,
+    traceparent: Option<String>,
+) -> Outcome<Sent> {
+    let arrived = Instant::now();
+    let outcome = send(edge, sender, conversation, command, key, traceparent).await;
+    match &outcome {
+        Ok(_) => {
+            edge.metrics.messages_acknowledged.inc();
+            edge.metrics.send_to_ack.observe(arrived.elapsed().as_secs_f64());
+        }
+        Err(refused) => edge.metrics.failed(refused.code),
+    }
+    outcome
+}
+
+async fn send(
+    edge: &Edge,
+    sender: AccountId,
+    conversation: ConversationKey,
+    command: SendMessage,
+    key: Option<&str>,
+    traceparent: Option<String>,
+) -> Outcome<Sent> {
+    let parsed = parse(conversation, command, key)?;
+    let view = edge.views.get(conversation).await?;
+    view.member(sender)?;
+    edge.admission.event(sender, conversation, edge.clock.now()).await?;
+    edge.may_reach_peer(&view, sender).await?;
+    if let Some(reply_to) = parsed.reply_to {
+        check_reply(edge, &view, sender, reply_to).await?;
+    }
+    edge.metrics.messages_accepted.inc();
+    let accepted = publish(edge, &view, sender, &parsed, traceparent).await?;
+    edge.newest.tell(conversation, accepted.position, &[sender]);
+    if accepted.duplicate {
+        edge.metrics.messages_duplicate.inc();
+    }
+    Ok(Sent { message: as_sent(&view, sender, parsed, accepted), duplicate: accepted.duplicate })
+}
+
+fn parse(conversation: ConversationKey, command: SendMessage, key: Option<&str>) -> Outcome<Parsed> {
+    if command.message_type == MessageType::System {
+        return Err(Refused::invalid("/messageType", "`system` messages are made by the server alone"));
+    }
+    let content = Content::parse(command.content).map_err(|e| Refused::invalid("/content", e))?;
+    let reply_to = match command.reply_to_id.as_deref() {
+        None => None,
+        Some(text) => {
+            let outside = || Refused::invalid("/replyToId", "there is no such message in this conversation");
+            let id = super::message_id(text, "/replyToId").map_err(|refused| match refused.code {
+                ErrorCode::NotFound => outside(),
+                _ => refused,
+            })?;
+            if id.key() != conversation {
+                return Err(outside());
+            }
+            Some(id.position())
+        }
+    };
+    let given = command.client_message_id.as_deref().or(key);
+    let pointer = if command.client_message_id.is_some() { "/clientMessageId" } else { "Idempotency-Key" };
+    let client_message_id = match given {
+        Some(text) => ClientMessageId::parse(text),
+        None => ClientMessageId::parse(&uuid::Uuid::now_v7().to_string()),
+    };
+    Ok(Parsed {
+        content,
+        message_type: command.message_type,
+        reply_to,
+        client_message_id: client_message_id.map_err(|e| Refused::invalid(pointer, e))?,
+        keyed_by_client: given.is_some(),
+    })
+}
+
+async fn check_reply(edge: &Edge, view: &View, sender: AccountId, reply_to: Position) -> Outcome<()> {
+    let outside = || Refused::invalid("/replyToId", "there is no such message in this conversation");
+    if reply_to < view.member(sender)?.joined {
+        return Err(outside());
+    }
+    edge.caught_up(view.conversation).await?;
+    edge.store.message(view.conversation, reply_to).await?.map(drop).ok_or_else(outside)
+}
+
+async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed, traceparent: Option<String>) -> Outcome<Accepted> {
+    let conversation = view.conversation;
+    let digest = RequestDigest::of(&[
+        parsed.content.as_str().as_bytes(),
+        &[parsed.message_type as u8],
+        &parsed.reply_to.unwrap_or_default().as_u64().to_be_bytes(),
+    ]);
+    let client_message_id = &parsed.client_message_id;
+    let belonging = Belonging::Sent { conversation, sender, client_message_id };
+    let message = NewMessage {
+        client_message_id: client_message_id.clone(),
+        keyed_by_client: parsed.keyed_by_client,
+        message_type: parsed.message_type,
+        content: Some(edge.key_ring.seal(&parsed.content, belonging)),
+        reply_to: parsed.reply_to,
+        expires_after_s: view.state.expires_after_s,
+    };
+    let keyed_by_client = parsed.keyed_by_client;
+    let send = Send { sender, conversation, client_message_id, keyed_by_client, digest, traceparent };
+    edge.appender.send(send, |stamp| edge.record(view, sender, stamp, digest, Body::Message(message.clone()))).await
+}
+
+fn as_sent(view: &View, sender: AccountId, parsed: Parsed, accepted: Accepted) -> Message {
+    let row = crate::domain::write::MessageRow {
+        position: accepted.position,
+        kind: view.state.kind,
+        sender,
+        message_type: parsed.message_type,
+        timestamp: accepted.stamp,
+        log_time: accepted.stamp,
+        reply_to: parsed.reply_to,
+        client_message_id: Some(parsed.client_message_id),
+        // Told back even where the server made it.
+        keyed_by_client: true,
+        expires_at: view.state.expires_after_s.map(|s| accepted.stamp.plus_millis(s * 1_000)),
+        system: None,
+        system_name: None,
+    };
+    wire::message(view.conversation, &row, Some(parsed.content.into_string()), sender)
+}
+
+impl Edge {
+    /// In a direct conversation: whether the other one takes messages of `sender`.
+    ///
+    /// # Errors
+    /// Blocked, or the other accepts nobody like this; the same for both.
+    pub(super) async fn may_reach_peer(&self, view: &View, sender: AccountId) -> Outcome<()> {
+        match view.state.peer_of(sender) {
+            Some(peer) if !self.may_message(sender, peer).await? => {
+                refuse(ErrorCode::RecipientUnavailable, "This account cannot be messaged.")
+            }
+            _ => Ok(()),
+        }
+    }
+}

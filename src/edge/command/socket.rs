@@ -1,0 +1,167 @@
+//! The table of socket commands: the event's name decides, the command's own file does.
+
+use super::mark::Mark;
+use super::{conversation_id, delete_message, edit_message, mark, message_id, react, send_message};
+use crate::edge::refused::{Outcome, Refused};
+use crate::edge::session::{Identity, Session};
+use crate::edge::{Edge, fleeting, resume};
+use reedi_protocol::command::{self, InConversation, OfMessage, name};
+use reedi_protocol::frame::Answer;
+use reedi_protocol::{ErrorCode, Timestamp};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Parses the payload of a command. Unknown fields are ignored.
+///
+/// # Errors
+/// Not of the shape that the command wants; the pointer says where.
+pub fn parse<T: DeserializeOwned>(data: &str) -> Outcome<T> {
+    let deserializer = &mut serde_json::Deserializer::from_str(data);
+    serde_path_to_error::deserialize(deserializer).map_err(|error| malformed(&error))
+}
+
+/// What is wrong with a JSON text, and where.
+#[must_use]
+pub fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refused {
+    let path = error.path().to_string();
+    let inner = error.inner();
+    // serde_json says "lone leading surrogate" and the like for escapes that are no Unicode.
+    let text = inner.to_string();
+    let code = if text.contains("surrogate") || text.contains("hex escape") { ErrorCode::NotUnicode } else { ErrorCode::Malformed };
+    let mut refused = Refused::new(code, text.clone());
+    if path != "." {
+        let pointer = format!("/{}", path.replace('.', "/").replace(['[', ']'], ""));
+        refused.fields.push(reedi_protocol::resource::FieldError { pointer, detail: text });
+    }
+    refused
+}
+
+/// An `ok` with the fields of `value`.
+#[must_use]
+pub fn ok(value: impl Serialize) -> Answer {
+    let fields = match serde_json::to_value(value) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    };
+    Answer { ok: true, fields, error: None }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SentAnswer {
+    message_id: reedi_protocol::MessageId,
+    conversation_id: reedi_protocol::ConversationId,
+    timestamp: Timestamp,
+    position: reedi_protocol::Position,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_message_id: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+}
+
+/// Does a command of an authenticated session.
+pub async fn handle(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &str, traceparent: Option<String>) -> Answer {
+    if event != name::RESUME {
+        session.spoke();
+    }
+    match dispatch(edge, session, event, data, traceparent).await {
+        Ok(answer) => answer,
+        Err(refused) => {
+            edge.metrics.refused(refused.code);
+            refused.answer()
+        }
+    }
+}
+
+/// Whether a command waits for others on purpose, so that the connection goes on meanwhile.
+#[must_use]
+pub fn is_patient(event: &str) -> bool {
+    matches!(event, name::MARK_READ | name::MARK_DELIVERED | name::RESUME)
+}
+
+async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &str, traceparent: Option<String>) -> Outcome<Answer> {
+    let account = session.account;
+    match event {
+        name::SEND_MESSAGE => {
+            let conversation = in_conversation(data)?;
+            let sent = send_message::run(edge, account, conversation, parse(data)?, None, traceparent).await?;
+            let message = sent.message;
+            Ok(ok(SentAnswer {
+                message_id: message.message_id,
+                conversation_id: message.conversation_id,
+                timestamp: message.timestamp,
+                position: message.position,
+                client_message_id: message.client_message_id,
+                duplicate: sent.duplicate,
+            }))
+        }
+        name::EDIT_MESSAGE => Ok(ok(edit_message::run(edge, account, of_message(data)?, parse(data)?).await?)),
+        name::DELETE_MESSAGE => {
+            let command: command::DeleteMessage = parse(data)?;
+            delete_message::run(edge, account, of_message(data)?, command.scope).await?;
+            Ok(ok(Map::new()))
+        }
+        name::ADD_REACTION => {
+            let command: command::React = parse(data)?;
+            Ok(ok(react::add(edge, account, of_message(data)?, &command.reaction).await?.reaction))
+        }
+        name::REMOVE_REACTION => {
+            let command: command::React = parse(data)?;
+            react::remove(edge, account, of_message(data)?, &command.reaction).await?;
+            Ok(ok(Map::new()))
+        }
+        name::MARK_READ => marked(edge, session, data, Mark::Read).await,
+        name::MARK_DELIVERED => marked(edge, session, data, Mark::Delivered).await,
+        name::AUTHENTICATE => authenticate_again(edge, session, data),
+        name::RESUME => {
+            edge.admission.command(account, edge.clock.now()).await?;
+            resume::run(edge, session, &parse::<command::Resume>(data)?).await
+        }
+        _ => fleeting_command(edge, session, event, data).await,
+    }
+}
+
+async fn fleeting_command(edge: &Edge, session: &Session, event: &str, data: &str) -> Outcome<Answer> {
+    let typing = match event {
+        name::TYPING_START => true,
+        name::TYPING_STOP => false,
+        name::JOIN_CONVERSATION => {
+            edge.admission.command(session.account, edge.clock.now()).await?;
+            let participants = fleeting::join(edge, session, in_conversation(data)?).await?;
+            return Ok(ok(serde_json::json!({ "participants": participants })));
+        }
+        name::LEAVE_CONVERSATION => {
+            fleeting::leave(edge, session, in_conversation(data)?);
+            return Ok(ok(Map::new()));
+        }
+        _ => return Err(Refused::new(ErrorCode::UnknownEvent, "There is no such command.")),
+    };
+    edge.admission.command(session.account, edge.clock.now()).await?;
+    fleeting::typing(edge, session, in_conversation(data)?, typing).await?;
+    Ok(ok(Map::new()))
+}
+
+async fn marked(edge: &Edge, session: &Session, data: &str, mark: Mark) -> Outcome<Answer> {
+    mark::run(edge, session.account, of_message(data)?, mark).await?;
+    Ok(ok(Map::new()))
+}
+
+fn in_conversation(data: &str) -> Outcome<reedi_protocol::ConversationKey> {
+    conversation_id(&parse::<InConversation>(data)?.conversation_id, "/conversationId")
+}
+
+fn of_message(data: &str) -> Outcome<reedi_protocol::MessageId> {
+    message_id(&parse::<OfMessage>(data)?.message_id, "/messageId")
+}
+
+fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outcome<Answer> {
+    let command: command::Authenticate = parse(data)?;
+    let identity: Identity = edge.verifier.verify(&command.token)?;
+    if identity.account != session.account || identity.device != session.device {
+        return Err(Refused::new(ErrorCode::InvalidToken, "The new token is of another account or device."));
+    }
+    session.renew(identity.expires_at);
+    Ok(ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at })))
+}

@@ -1,0 +1,192 @@
+//! Fleeting: typing and presence, told to those who joined a conversation and stored nowhere.
+
+use super::refused::Outcome;
+use super::session::Session;
+use super::{Edge, wire};
+use crate::edge_link::{EdgeLinkPort, Fleeting, PresenceChange, ToWorkers};
+use crate::presence::PresencePort;
+use parking_lot::Mutex;
+use reedi_protocol::event::{PresenceStatus, ServerEvent};
+use reedi_protocol::resource::PresenceVisibility;
+use reedi_protocol::{AccountId, ConversationKey};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Members of a conversation up to which typing and presence are told (rule P11).
+pub const TYPING_MOST: usize = 100;
+pub const PRESENCE_MOST: usize = 50;
+/// Changes of presence are told together after this time.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// Who has joined which conversation here, and whose presence that makes interesting.
+#[derive(Default)]
+pub struct Interest {
+    by_account: Mutex<HashMap<AccountId, Vec<(u64, ConversationKey)>>>,
+}
+
+impl Interest {
+    fn add(&self, session: u64, conversation: ConversationKey, accounts: &[AccountId]) {
+        let mut by_account = self.by_account.lock();
+        for account in accounts {
+            let interested = by_account.entry(*account).or_default();
+            if !interested.contains(&(session, conversation)) {
+                interested.push((session, conversation));
+            }
+        }
+    }
+
+    fn remove(&self, gone: impl Fn(u64, ConversationKey) -> bool) {
+        self.by_account.lock().retain(|_, interested| {
+            interested.retain(|(session, conversation)| !gone(*session, *conversation));
+            !interested.is_empty()
+        });
+    }
+
+    fn sessions(&self, account: AccountId) -> Vec<u64> {
+        let by_account = self.by_account.lock();
+        let mut sessions: Vec<u64> =
+            by_account.get(&account).into_iter().flatten().map(|(session, _)| *session).collect();
+        sessions.sort_unstable();
+        sessions.dedup();
+        sessions
+    }
+}
+
+/// A person's presence, as the answer to joining tells it.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PresentStatus {
+    pub user_id: AccountId,
+    pub status: PresenceStatus,
+    pub last_seen: Option<reedi_protocol::Timestamp>,
+}
+
+/// Begins to tell `session` of typing and presence in `conversation`; gives who is there now.
+///
+/// # Errors
+/// Not a member, or it has joined too many.
+pub async fn join(edge: &Edge, session: &Session, conversation: ConversationKey) -> Outcome<Vec<PresentStatus>> {
+    let view = edge.views.get(conversation).await?;
+    view.member(session.account)?;
+    if !session.join(conversation) {
+        let detail = format!("One connection may have {} conversations joined at once: leave one first.", super::session::JOINED_MOST);
+        return Err(super::refused::Refused::new(reedi_protocol::ErrorCode::InvalidValue, detail));
+    }
+    if view.state.members.len() > PRESENCE_MOST {
+        return Ok(Vec::new());
+    }
+    let others: Vec<AccountId> = view.state.accounts().into_iter().filter(|a| *a != session.account).collect();
+    edge.interest.add(session.id, conversation, &others);
+    Ok(look(edge, &others).await)
+}
+
+pub fn leave(edge: &Edge, session: &Session, conversation: ConversationKey) {
+    session.leave(conversation);
+    edge.interest.remove(|id, c| id == session.id && c == conversation);
+}
+
+/// Forgets a session that is gone.
+pub fn forget(edge: &Edge, session: &Session) {
+    if !session.joined().is_empty() {
+        edge.interest.remove(|id, _| id == session.id);
+    }
+}
+
+async fn look(edge: &Edge, accounts: &[AccountId]) -> Vec<PresentStatus> {
+    let Ok(found) = edge.presence.look(accounts, edge.clock.now()).await else { return Vec::new() };
+    let mut present = Vec::with_capacity(accounts.len());
+    for (account, presence) in accounts.iter().zip(found) {
+        if !is_visible(edge, *account).await {
+            continue;
+        }
+        let status = if presence.online { PresenceStatus::Online } else { PresenceStatus::Offline };
+        present.push(PresentStatus { user_id: *account, status, last_seen: presence.last_seen });
+    }
+    present
+}
+
+/// Whether `account` lets others see when it is there. With the store away nobody is seen.
+async fn is_visible(edge: &Edge, account: AccountId) -> bool {
+    edge.settings(account).await.is_ok_and(|s| s.presence == PresenceVisibility::Everyone)
+}
+
+/// Passes typing on to the members of a conversation who joined it.
+///
+/// # Errors
+/// Not a member.
+pub async fn typing(edge: &Edge, session: &Session, conversation: ConversationKey, typing: bool) -> Outcome<()> {
+    let view = edge.views.get(conversation).await?;
+    view.member(session.account)?;
+    if view.state.members.len() <= TYPING_MOST {
+        let what = Fleeting::Typing { account: session.account, typing };
+        let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
+        if let Err(error) = edge.link.to_workers(frame).await {
+            tracing::debug!(%error, "typing was not passed on");
+        }
+    }
+    Ok(())
+}
+
+/// Tells the sessions that are interested.
+pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
+    for change in changes {
+        let interested = edge.interest.sessions(change.account);
+        if interested.is_empty() {
+            continue;
+        }
+        let event = ServerEvent::UserStatusChange { user_id: change.account, status: change.status, last_seen: change.last_seen };
+        let frame = wire::encode(&event);
+        edge.sessions_by_id(&interested, |session| session.push(frame.clone()));
+    }
+}
+
+/// Keeps presence: tells who came and left, together, and refreshes who is here.
+pub async fn run(edge: Arc<Edge>) {
+    let mut refreshed = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            () = edge.presence_changed.notified() => tokio::time::sleep(TOGETHER).await,
+            () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
+        }
+        let touched = std::mem::take(&mut *edge.presence_touched.lock());
+        let (here, gone): (Vec<_>, Vec<_>) = touched.into_iter().partition(|account| edge.routes.has(*account));
+        let now = edge.clock.now();
+        let mut changes = Vec::new();
+        if !here.is_empty() {
+            let came = edge.presence.hold(edge.id, &here, now).await.unwrap_or_default();
+            changes.extend(visible_changes(&edge, came, PresenceStatus::Online, None).await);
+        }
+        if !gone.is_empty() {
+            let left = edge.presence.leave(edge.id, &gone, now).await.unwrap_or_default();
+            changes.extend(visible_changes(&edge, left, PresenceStatus::Offline, Some(now)).await);
+        }
+        if !changes.is_empty()
+            && let Err(error) = edge.link.presence(changes).await
+        {
+            tracing::debug!(%error, "presence was not passed on");
+        }
+        if refreshed.elapsed() >= Duration::from_millis(crate::presence::REFRESH_MS) {
+            refreshed = tokio::time::Instant::now();
+            for accounts in edge.routes.accounts().chunks(1_000) {
+                // What is not refreshed runs out by itself; the next round tries again.
+                let _ = edge.presence.hold(edge.id, accounts, now).await;
+            }
+        }
+    }
+}
+
+async fn visible_changes(
+    edge: &Edge,
+    accounts: Vec<AccountId>,
+    status: PresenceStatus,
+    last_seen: Option<reedi_protocol::Timestamp>,
+) -> Vec<PresenceChange> {
+    let mut changes = Vec::new();
+    for account in accounts {
+        if is_visible(edge, account).await {
+            changes.push(PresenceChange { account, status, last_seen });
+        }
+    }
+    changes
+}

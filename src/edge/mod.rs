@@ -1,0 +1,221 @@
+//! The edge: terminates clients' connections, judges what they ask, seals and publishes it, and
+//! tells them what happens. Everything durable is elsewhere (invariant `nothing_lives_on_an_edge`).
+
+pub mod admission;
+pub mod append;
+pub mod authenticate;
+pub mod command;
+pub mod connection;
+pub mod coverage;
+pub mod deliver;
+pub mod drain;
+pub mod fleeting;
+pub mod listener;
+pub mod newest;
+pub mod query;
+pub mod refused;
+pub mod rest;
+pub mod resume;
+pub mod routes;
+pub mod session;
+pub mod view;
+pub mod watermarks;
+pub mod wire;
+
+use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError};
+use crate::log::{Log, LogPort};
+use crate::people::People;
+use crate::presence::PresenceStore;
+use crate::rate_limit::RateLimit;
+use crate::runtime::clock::{LogClock, MEASURE_EVERY};
+use crate::runtime::metrics::Metrics;
+use crate::store::Store;
+use admission::{Admission, Limits};
+use append::Appender;
+use append::seal::KeyRing;
+use authenticate::Verifier;
+use coverage::CoverageBook;
+use newest::Newest;
+use parking_lot::Mutex;
+use reedi_protocol::AccountId;
+use routes::Routes;
+use session::Session;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use view::Views;
+use watermarks::Watermarks;
+
+/// Changes of routes go out together after this time: a storm of connections makes few deltas.
+const ROUTES_TOGETHER: Duration = Duration::from_millis(3);
+/// An edge with nothing to say says that it is there this often.
+const ROUTES_IDLE: Duration = Duration::from_secs(1);
+
+/// What an edge is made of; `role` chooses the adapters.
+pub struct Parts {
+    pub log: Log,
+    pub store: Store,
+    pub link: EdgeLink,
+    pub presence: PresenceStore,
+    pub rate_limit: RateLimit,
+    pub people: People,
+    pub verifier: Verifier,
+    pub key_ring: KeyRing,
+    pub clock: LogClock,
+    pub metrics: Metrics,
+    pub limits: Limits,
+}
+
+pub struct Edge {
+    pub id: EdgeId,
+    pub appender: Appender,
+    pub store: Store,
+    pub link: EdgeLink,
+    pub presence: PresenceStore,
+    pub people: People,
+    pub verifier: Verifier,
+    pub key_ring: KeyRing,
+    pub clock: LogClock,
+    pub metrics: Metrics,
+    pub limits: Limits,
+    pub admission: Admission,
+    pub watermarks: Watermarks,
+    pub views: Views,
+    pub newest: Newest,
+    pub routes: Routes,
+    pub coverage: Mutex<CoverageBook>,
+    /// The version of the routes that all workers have applied.
+    pub routes_applied: watch::Sender<u64>,
+    pub interest: fleeting::Interest,
+    pub presence_changed: Notify,
+    pub presence_touched: Mutex<HashSet<AccountId>>,
+    marks: command::mark::MarkBook,
+    preferences: command::preferences::Cache,
+    /// Sessions that still hold live frames back.
+    fresh: Mutex<Vec<Arc<Session>>>,
+    by_id: Mutex<HashMap<u64, Arc<Session>>>,
+    next_session: AtomicU64,
+    started: Instant,
+    log_answers: AtomicBool,
+}
+
+impl Edge {
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let id = EdgeId(rand::random());
+        let watermarks = Watermarks::new(parts.store.clone());
+        let views = Views::new(parts.store.clone(), watermarks.clone());
+        let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
+        let appender = Appender::new(parts.log, parts.store.clone(), clock, watermarks.clone(), metrics);
+        let admission = Admission::new(parts.rate_limit, parts.limits, parts.metrics.clone());
+        Arc::new(Self {
+            id,
+            appender,
+            admission,
+            views,
+            watermarks,
+            store: parts.store,
+            link: parts.link,
+            presence: parts.presence,
+            people: parts.people,
+            verifier: parts.verifier,
+            key_ring: parts.key_ring,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            limits: parts.limits,
+            newest: Newest::default(),
+            routes: Routes::new(id),
+            coverage: Mutex::new(CoverageBook::new(id)),
+            routes_applied: watch::channel(0).0,
+            interest: fleeting::Interest::default(),
+            presence_changed: Notify::new(),
+            presence_touched: Mutex::default(),
+            marks: command::mark::MarkBook::default(),
+            preferences: command::preferences::Cache::default(),
+            fresh: Mutex::default(),
+            by_id: Mutex::default(),
+            next_session: AtomicU64::new(1),
+            started: Instant::now(),
+            log_answers: AtomicBool::new(false),
+        })
+    }
+
+    /// Begins to listen to the workers and to keep itself; ends with the runtime.
+    ///
+    /// # Errors
+    /// The edge link is away.
+    pub async fn start(self: &Arc<Self>) -> Result<(), LinkError> {
+        let (frames, presence) = self.link.listen_as_edge(self.id).await?;
+        tokio::spawn(deliver::run(self.clone(), frames));
+        tokio::spawn(deliver::run_presence(self.clone(), presence));
+        tokio::spawn(self.clone().tell_routes());
+        tokio::spawn(self.clone().measure_clock());
+        tokio::spawn(self.watermarks.clone().run());
+        tokio::spawn(fleeting::run(self.clone()));
+        tokio::spawn(connection::sweep::run(self.clone()));
+        Ok(())
+    }
+
+    /// Why this edge should get no new clients; empty while it should.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if !self.log_answers.load(Ordering::Relaxed) {
+            missing.push("the log does not answer".to_owned());
+        }
+        let deaf = self.coverage.lock().deaf_shards();
+        if deaf > 0 {
+            missing.push(format!("no delivery worker speaks for {deaf} of 256 shards"));
+        }
+        missing
+    }
+
+    async fn tell_routes(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.routes.changed() => tokio::time::sleep(ROUTES_TOGETHER).await,
+                () = tokio::time::sleep(ROUTES_IDLE) => {}
+            }
+            if let Err(error) = self.link.to_workers(self.routes.delta()).await {
+                // Workers notice by the version and ask for a snapshot.
+                tracing::debug!(%error, "a delta of the routes was not passed on");
+            }
+        }
+    }
+
+    async fn measure_clock(self: Arc<Self>) {
+        let pause_when_away = Duration::from_secs(1);
+        loop {
+            let asked = Instant::now();
+            let within = Duration::from_secs(5);
+            let answer = tokio::time::timeout(within, self.appender.log.now()).await;
+            let answered = matches!(answer, Ok(Ok(_)));
+            if let Ok(Ok(log_time)) = answer {
+                self.clock.measured(log_time, asked.elapsed());
+            }
+            self.log_answers.store(answered, Ordering::Relaxed);
+            // Asked far more often than the clock drifts: it is also how readiness learns of the log.
+            let pause = if answered { MEASURE_EVERY.min(Duration::from_secs(2)) } else { pause_when_away };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    #[must_use]
+    pub fn next_session_id(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn uptime_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Gives the sessions with these ids to `each`.
+    pub fn sessions_by_id(&self, ids: &[u64], mut each: impl FnMut(&Arc<Session>)) {
+        let by_id = self.by_id.lock();
+        ids.iter().filter_map(|id| by_id.get(id)).for_each(&mut each);
+    }
+}

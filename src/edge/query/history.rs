@@ -1,0 +1,158 @@
+//! History: a conversation's messages, newest first.
+
+use crate::edge::command::{message_id, target};
+use crate::edge::refused::{Outcome, Refused};
+use crate::edge::{Edge, wire};
+use crate::store::{Messages as _, Order, Range, StoredMessage};
+use reedi_protocol::resource::{History, Message, Receipt, Receipts};
+use reedi_protocol::{AccountId, ConversationKey, MessageId, Position, limits};
+
+/// Where a page of history lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Around {
+    Newest,
+    Before(Position),
+    After(Position),
+    Around(Position),
+}
+
+/// What a client may ask for; at most one of the three.
+#[derive(Clone, Debug, Default, serde::Deserialize)]
+pub struct Query {
+    pub limit: Option<usize>,
+    pub before: Option<String>,
+    pub after: Option<String>,
+    pub around: Option<String>,
+}
+
+/// A page's size as a client asked for it.
+///
+/// # Errors
+/// Not 1..=100.
+pub fn page_size(limit: Option<usize>) -> Outcome<usize> {
+    match limit.unwrap_or(limits::PAGE_DEFAULT) {
+        limit @ 1..=limits::PAGE_MOST => Ok(limit),
+        _ => Err(Refused::invalid("?limit", "1 to 100")),
+    }
+}
+
+fn parse(conversation: ConversationKey, query: &Query) -> Outcome<Around> {
+    let place = |text: &str, pointer: &str| {
+        let id = message_id(text, pointer)?;
+        if id.key() == conversation { Ok(id.position()) } else { Err(Refused::invalid(pointer, "a message of this conversation")) }
+    };
+    match (&query.before, &query.after, &query.around) {
+        (None, None, None) => Ok(Around::Newest),
+        (Some(text), None, None) => Ok(Around::Before(place(text, "?before")?)),
+        (None, Some(text), None) => Ok(Around::After(place(text, "?after")?)),
+        (None, None, Some(text)) => Ok(Around::Around(place(text, "?around")?)),
+        _ => Err(Refused::invalid("?before", "give one of before, after and around")),
+    }
+}
+
+/// `GET /conversations/:id/messages`.
+///
+/// # Errors
+/// Not this account's conversation, a bad query, or the store has not caught up.
+pub async fn get(edge: &Edge, account: AccountId, conversation: ConversationKey, query: &Query) -> Outcome<History> {
+    let limit = page_size(query.limit)?;
+    let view = edge.views.get(conversation).await?;
+    let joined = view.member(account)?.joined.as_u64();
+    let around = parse(conversation, query)?;
+    edge.caught_up(conversation).await?;
+    if let Around::Before(position) | Around::After(position) | Around::Around(position) = around {
+        edge.watermarks.passed(conversation.shard(), position).await?;
+    }
+    let floor = Position::from_u64(joined - u64::from(joined > 0)).unwrap_or_default();
+    let (mut stored, older) = read(edge, conversation, floor, around, limit).await?;
+    stored.sort_by_key(|m| std::cmp::Reverse(m.row.position));
+    let next_cursor = match (older, stored.last()) {
+        (true, Some(last)) => Some(conversation.event_id(last.row.position).to_string()),
+        _ => None,
+    };
+    let messages = resources(edge, account, conversation, &stored).await?;
+    Ok(History { messages, next_cursor })
+}
+
+/// The messages, and whether there are older ones than the oldest of them.
+async fn read(edge: &Edge, conversation: ConversationKey, floor: Position, around: Around, limit: usize) -> Outcome<(Vec<StoredMessage>, bool)> {
+    let older = |before: Position, most: usize| edge.store.messages(conversation, Range { after: floor, before }, Order::NewestFirst, most);
+    let newer = |after: Position, most: usize| edge.store.messages(conversation, Range::after(after.max(floor)), Order::OldestFirst, most);
+    match around {
+        Around::Newest | Around::Before(_) => {
+            let before = if let Around::Before(before) = around { before } else { Range::END };
+            let mut found = older(before, limit + 1).await?;
+            let more = found.len() > limit;
+            found.truncate(limit);
+            Ok((found, more))
+        }
+        Around::After(after) => {
+            let found = newer(after, limit).await?;
+            Ok((found, after > floor))
+        }
+        Around::Around(middle) => {
+            let half = limit / 2;
+            let after_middle = newer(middle, half).await?;
+            let up_to = Position::from_u64(middle.as_u64() + 1).unwrap_or(Range::END);
+            let mut found = older(up_to, limit - half + 1).await?;
+            let more = found.len() > limit - half;
+            found.truncate(limit - half);
+            found.extend(after_middle);
+            Ok((found, more))
+        }
+    }
+}
+
+/// The resources of `stored` (newest first), as `account` sees them: without what it has hidden, with
+/// reactions.
+///
+/// # Errors
+/// The store is away.
+pub async fn resources(edge: &Edge, account: AccountId, conversation: ConversationKey, stored: &[StoredMessage]) -> Outcome<Vec<Message>> {
+    let (Some(newest), Some(oldest)) = (stored.first(), stored.last()) else { return Ok(Vec::new()) };
+    let range = Range {
+        after: Position::from_u64(oldest.row.position.as_u64() - 1).unwrap_or_default(),
+        before: Position::from_u64(newest.row.position.as_u64() + 1).unwrap_or(Range::END),
+    };
+    let (reactions, hidden) =
+        tokio::try_join!(edge.store.reactions(conversation, range), edge.store.hidden(conversation, account, range))?;
+    Ok(stored
+        .iter()
+        .filter(|m| !hidden.contains(&m.row.position))
+        .map(|m| {
+            let mut message = wire::stored_message(&edge.key_ring, conversation, m, account);
+            wire::with_reactions(&mut message, &reactions);
+            message
+        })
+        .collect())
+}
+
+/// `GET /messages/:id/receipts`: every participant but the sender.
+///
+/// # Errors
+/// Not a message that this account may see.
+pub async fn receipts(edge: &Edge, account: AccountId, id: MessageId) -> Outcome<Receipts> {
+    let target = target(edge, account, id).await?;
+    let stored = edge.store.receipts(id.key()).await?;
+    let position = id.position();
+    let reached = |mark: Option<(Position, reedi_protocol::Timestamp, bool)>, own: bool| {
+        mark.filter(|(up_to, _, private)| *up_to >= position && (own || !private)).map(|(_, at, _)| at)
+    };
+    let receipts = target
+        .view
+        .state
+        .members
+        .iter()
+        .filter(|m| m.account != target.stored.row.sender && m.joined <= position)
+        .map(|m| {
+            let own = m.account == account;
+            let standing = stored.iter().find(|r| r.account == m.account);
+            Receipt {
+                user_id: m.account,
+                delivered_at: standing.and_then(|r| reached(r.delivered, own)),
+                read_at: standing.and_then(|r| reached(r.read, own)),
+            }
+        })
+        .collect();
+    Ok(Receipts { receipts })
+}

@@ -1,0 +1,135 @@
+//! Resume: what happened since a client's checkpoint, then live (rule P6).
+
+use super::command::socket::ok;
+use super::query::events::{Page, page};
+use super::refused::{Outcome, Refused};
+use super::session::{OutFrame, Session};
+use super::{Edge, wire};
+use crate::domain::retention::{EVENTS_TTL_S, RESUME_EVENTS_MOST};
+use crate::store::{Conversations as _, InboxRow, Inboxes as _};
+use futures_util::{StreamExt, stream};
+use reedi_protocol::command::Resume;
+use reedi_protocol::event::ServerEvent;
+use reedi_protocol::frame::Answer;
+use reedi_protocol::{Checkpoint, ConversationKey, Position, limits};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Conversations read at once for one resume.
+const AT_ONCE: usize = 8;
+
+/// Replays what was missed and lets live frames follow.
+///
+/// # Errors
+/// The checkpoint or a cursor is not one of ours.
+pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> Outcome<Answer> {
+    let begun = Instant::now();
+    let checkpoint: Option<Checkpoint> = match &command.checkpoint {
+        Some(text) => Some(text.parse().map_err(|e| Refused::invalid("/checkpoint", e))?),
+        None => None,
+    };
+    let cursors = cursors(command)?;
+    let up_to = session.begin_resume(|| edge.coverage.lock().through());
+    let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
+    let mut ahead = 0;
+    let end = match replayed {
+        Ok(frames) => {
+            for frame in frames {
+                session.push_ahead(frame, &mut ahead);
+            }
+            ServerEvent::ResumeComplete { checkpoint: up_to }
+        }
+        // Nothing is claimed: the client asks again, and live events go on meanwhile.
+        Err(refused) => ServerEvent::ResumePending { reason: refused.detail },
+    };
+    session.push_ahead(wire::encode(&end), &mut ahead);
+    session.release();
+    edge.metrics.resume.observe(begun.elapsed().as_secs_f64());
+    Ok(ok(serde_json::Map::new()))
+}
+
+fn cursors(command: &Resume) -> Outcome<HashMap<ConversationKey, Position>> {
+    if command.cursors.len() > limits::RESUME_CURSORS {
+        return Err(Refused::invalid("/cursors", format!("at most {} cursors", limits::RESUME_CURSORS)));
+    }
+    let mut cursors = HashMap::with_capacity(command.cursors.len());
+    for (id, position) in &command.cursors {
+        let pointer = format!("/cursors/{id}");
+        let position = Position::from_u64(*position).ok_or_else(|| Refused::invalid(&pointer, "not a position"))?;
+        // A conversation that is none of ours was never told of.
+        if let Ok(key) = super::command::conversation_id(id, &pointer) {
+            cursors.insert(key, position);
+        }
+    }
+    Ok(cursors)
+}
+
+/// The frames of everything between the client's place and `up_to`, conversation by conversation.
+async fn replay(
+    edge: &Arc<Edge>,
+    session: &Session,
+    checkpoint: Option<Checkpoint>,
+    cursors: &HashMap<ConversationKey, Position>,
+    up_to: &Checkpoint,
+) -> Outcome<Vec<OutFrame>> {
+    let Some(checkpoint) = checkpoint else { return Ok(Vec::new()) };
+    edge.watermarks.passed_all(up_to).await?;
+    let mut missed = missed(edge, session, &checkpoint, cursors, up_to).await?;
+    missed.sort_by_key(|(row, ..)| row.conversation);
+    let oldest_ms = edge.clock.now().as_millis().saturating_sub(u64::from(EVENTS_TTL_S) * 1_000);
+    let mut pages = stream::iter(missed.into_iter().map(|(row, after, head_ms)| async move {
+        let up_to = up_to.get(row.conversation.shard());
+        let too_old = head_ms.is_some_and(|ms| ms < oldest_ms);
+        if too_old {
+            return Ok((row.conversation, None));
+        }
+        let wanted = Page { after, up_to, limit: RESUME_EVENTS_MOST + 1 };
+        page(edge, session.account, &row, wanted).await.map(|events| (row.conversation, Some(events)))
+    }))
+    .buffered(AT_ONCE);
+    let mut frames: Vec<OutFrame> = Vec::new();
+    let mut count = 0;
+    while let Some(read) = pages.next().await {
+        let (conversation, events) = read?;
+        let room = RESUME_EVENTS_MOST.saturating_sub(count);
+        match events {
+            Some(events) if events.told.len() <= room && !events.has_more => {
+                count += events.told.len();
+                frames.extend(events.told.iter().map(|(_, event)| wire::encode(event)));
+            }
+            _ => {
+                let conversation_id = conversation.conversation_id();
+                frames.push(wire::encode(&ServerEvent::ConversationReset { conversation_id }));
+            }
+        }
+    }
+    Ok(frames)
+}
+
+type Missed = (InboxRow, Position, Option<u64>);
+
+/// The account's conversations in which something happened, and from where.
+async fn missed(
+    edge: &Edge,
+    session: &Session,
+    checkpoint: &Checkpoint,
+    cursors: &HashMap<ConversationKey, Position>,
+    up_to: &Checkpoint,
+) -> Outcome<Vec<Missed>> {
+    let rows = edge.store.inbox(session.account, super::query::lists::INBOX_MOST).await?;
+    let large: Vec<ConversationKey> = rows.iter().filter(|r| r.large).map(|r| r.conversation).collect();
+    let heads = edge.store.heads(&large).await?;
+    let heads: HashMap<ConversationKey, _> = large.into_iter().zip(heads).collect();
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let shard = row.conversation.shard();
+            let after = checkpoint.get(shard).max(cursors.get(&row.conversation).copied().unwrap_or_default());
+            let head = row.head.or(heads.get(&row.conversation).copied().flatten());
+            let newest = head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
+            let happened = newest > after && after < up_to.get(shard);
+            happened.then_some((row, after, head.map(|(_, time)| time.as_millis())))
+        })
+        .collect())
+}

@@ -1,0 +1,146 @@
+//! The writer: from the log into the store, in batches; then the watermark, then trimming.
+
+pub mod batch;
+pub mod erase;
+pub mod persist;
+pub mod trim;
+
+use crate::edge::append::tick::tick;
+use crate::log::{Log, LogPort, LogReader, ReadError, Slice};
+use crate::ownership::keep::Owned;
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::LogClock;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::{Store, StoreError, Watermarks as _};
+use persist::Persist;
+use reedi_protocol::{Position, Shard};
+use std::collections::HashMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Records persisted together at most.
+const BATCH_MOST: usize = 2_000;
+/// A shard that moved nothing for this long gets a tick, so that its watermark does not hold back
+/// trimming (rule P2).
+const TICK_IDLE: Duration = Duration::from_secs(600);
+
+/// What a writer is made of.
+#[derive(Clone)]
+pub struct Writer {
+    pub log: Log,
+    pub store: Store,
+    pub clock: LogClock,
+    pub metrics: Metrics,
+}
+
+/// Why a writer begins anew from the watermark.
+#[derive(Debug, thiserror::Error)]
+enum Interrupted {
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Writer {
+    /// Persists the owned shards of every slice until the process leaves.
+    pub async fn run(self, owned: watch::Receiver<Owned>, shutdown: Shutdown) {
+        let slices = self.log.slices();
+        let tasks: Vec<_> = slices
+            .into_iter()
+            .map(|slice| tokio::spawn(self.clone().run_slice(slice, owned.clone(), shutdown.clone())))
+            .collect();
+        let trimming = tokio::spawn(trim::run(self.clone(), owned, shutdown));
+        for task in tasks {
+            let _ = task.await;
+        }
+        trimming.abort();
+    }
+
+    async fn run_slice(self, slice: Slice, mut owned: watch::Receiver<Owned>, shutdown: Shutdown) {
+        let mut backoff = Backoff::for_parts();
+        let mut erasures = erase::Erasures::default();
+        loop {
+            let mine = owned.borrow_and_update().clone();
+            let shards = mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();
+            if shards.is_empty() {
+                if shutdown.is_draining() {
+                    return;
+                }
+                tokio::select! {
+                    _ = owned.changed() => {}
+                    () = shutdown.draining() => return,
+                }
+                continue;
+            }
+            match self.follow(slice, &shards, &mut owned, &mut erasures, &mut backoff).await {
+                Ok(()) => {}
+                Err(error) => {
+                    self.metrics.retried("writer");
+                    tracing::warn!(%error, "the writer begins anew from the watermark");
+                    let pause = backoff.next().unwrap_or(Duration::from_secs(1));
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = shutdown.stopping() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Persists `shards` from their watermarks on, until ownership changes.
+    async fn follow(
+        &self,
+        slice: Slice,
+        shards: &crate::log::ShardSet,
+        owned: &mut watch::Receiver<Owned>,
+        erasures: &mut erase::Erasures,
+        backoff: &mut Backoff,
+    ) -> Result<(), Interrupted> {
+        let stored: HashMap<Shard, Position> = self.store.watermarks().await?.into_iter().collect();
+        let watermark = |shard| stored.get(&shard).copied().unwrap_or_default();
+        let from = shards.iter().map(watermark).min().unwrap_or_default();
+        let from = self.not_before_first(slice, from).await?;
+        let mut reader = self.log.read(slice, shards.clone(), from).await?;
+        let mut persist = Persist::new(self.store.clone(), self.metrics.clone(), stored);
+        let mut moved: HashMap<Shard, Instant> = shards.iter().map(|shard| (shard, Instant::now())).collect();
+        backoff.reset();
+        loop {
+            let records = tokio::select! {
+                records = reader.next(BATCH_MOST) => records?,
+                _ = owned.changed() => return Ok(()),
+                () = tokio::time::sleep(TICK_IDLE / 10) => {
+                    self.tick_idle(&mut moved).await;
+                    erasures.run_due(&self.log, &self.store).await;
+                    continue;
+                }
+            };
+            let now = Instant::now();
+            for record in &records {
+                moved.insert(record.conversation.shard(), now);
+            }
+            // A batch that was begun is finished, whoever owns the shards now: writes converge.
+            let batch = batch::decode(records, &self.metrics);
+            persist.run(&batch, self.clock.now()).await?;
+            erasures.note(&batch);
+            erasures.run_due(&self.log, &self.store).await;
+        }
+    }
+
+    /// A log that was trimmed further than a watermark that never moved: there was nothing of that
+    /// shard in between, since only what is stored is trimmed.
+    async fn not_before_first(&self, slice: Slice, from: Position) -> Result<Position, ReadError> {
+        let first = self.log.state(slice).await?.first.as_u64();
+        Ok(from.max(Position::from_u64(first.saturating_sub(1)).unwrap_or_default()))
+    }
+
+    async fn tick_idle(&self, moved: &mut HashMap<Shard, Instant>) {
+        let idle: Vec<Shard> = moved.iter().filter(|(_, at)| at.elapsed() >= TICK_IDLE).map(|(shard, _)| *shard).collect();
+        for shard in idle {
+            // One that fails is tried again in a minute.
+            let _ = self.log.append(tick(shard, &self.clock)).await;
+        }
+    }
+}
