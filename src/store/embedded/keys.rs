@@ -50,7 +50,7 @@ impl Span {
 }
 
 impl Key {
-    /// The longest: a send's, with its table, conversation, sender and key of the client.
+    /// A table, a conversation, an account and as much again: what most keys are within.
     const USUAL_BYTES: usize = 1 + 8 + 16 + 16;
 
     fn of(table: Table) -> Self {
@@ -80,6 +80,18 @@ impl Key {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// A key as a fixture has it.
+    #[cfg(test)]
+    pub fn from_fixture(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Every key there is.
+    #[cfg(test)]
+    pub fn all() -> Span {
+        Span { from: Self(Vec::new()), to: Self(vec![u8::MAX]) }
     }
 
     /// All keys that begin with this one.

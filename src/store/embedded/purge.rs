@@ -28,12 +28,12 @@ impl Purge {
     /// Adds the removal of what has ended to `changes`.
     pub fn add_due(&mut self, engine: &dyn Engine, now: Timestamp, changes: &mut Changes) -> StoreResult<()> {
         self.written += changes.len();
+        if now < self.done_until {
+            // The clock went back: what is noted from now on may stand before.
+            *self = Self { written: self.written, ..Self::default() };
+        }
         if now < self.next {
             return Ok(());
-        }
-        if now < self.done_until {
-            // The clock went back: what was noted since may stand before.
-            self.done_until = Timestamp::default();
         }
         let mut due = Vec::new();
         let most = PURGE_LEAST + self.written;
