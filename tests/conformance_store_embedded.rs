@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use reedi::domain::record::{Audience, Body, Entry, NewMessage, Record, RequestDigest};
+use reedi::domain::write::{Write, writes_of};
 use reedi::store::conformance::replay::{self, Orders, Step};
 use reedi::store::conformance::{self, fresh};
 use reedi::store::embedded::EmbeddedStore;
@@ -9,7 +11,8 @@ use reedi::store::embedded::clock::Clock;
 use reedi::store::{
     Conversations, Inboxes, Messages, Order, Preferences, Range, StoreError, StorePort, Writes,
 };
-use reedi_protocol::Position;
+use reedi_protocol::resource::{ConversationType, MessageType};
+use reedi_protocol::{AccountId, ConversationKey, Position};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -108,8 +111,32 @@ async fn a_store_has_one_process() {
     store.ping().await.unwrap();
 }
 
-/// How many messages a second it takes, in batches of 100, from one caller and from eight. Run with
-/// `--ignored --nocapture`.
+/// A message between two with everything that it comes to, as the writer applies it.
+fn sent(conversation: ConversationKey, at: Position, [sender, other]: [AccountId; 2]) -> Vec<Write> {
+    let now = fresh::now();
+    let message = NewMessage {
+        client_message_id: fresh::send_id(&fresh::account().to_string()),
+        keyed_by_client: true,
+        message_type: MessageType::Text,
+        content: Some(fresh::sealed(&[7; 200])),
+        reply_to: None,
+        expires_after_s: None,
+    };
+    let (control, known_through) = (fresh::position(1), fresh::position(1));
+    let record = Record {
+        conversation,
+        kind: ConversationType::Direct,
+        actor: sender,
+        stamp: now,
+        digest: RequestDigest([7; 16]),
+        audience: Some(Audience { control, known_through, accounts: vec![sender, other] }),
+        body: Body::Message(message),
+    };
+    writes_of(&Entry { position: at, log_time: now, record })
+}
+
+/// How many messages a second it takes in batches of 100 messages: their rows alone, and with all that
+/// they come to; from one caller, and from eight. Run with `--ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn messages_a_second() {
@@ -117,28 +144,39 @@ async fn messages_a_second() {
     const BATCH: u64 = 100;
     let dir = Dir::new();
     let store = EmbeddedStore::open(dir.path()).unwrap();
-    for callers in [1, 8] {
-        let began = Instant::now();
+    for (callers, all) in [(1, false), (8, false), (1, true), (8, true)] {
         let tasks: Vec<_> = (0..callers)
             .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move {
-                    let (conversation, sender) = (fresh::conversation(), fresh::account());
-                    let text = "x".repeat(200);
-                    for batch in 0..BATCHES / callers {
-                        let writes: Vec<_> = (1..=BATCH)
-                            .map(|n| fresh::position(batch * BATCH + n))
-                            .map(|at| fresh::message(conversation, at, sender, &text))
-                            .collect();
-                        store.apply(&writes).await.unwrap();
-                    }
-                })
+                let (conversation, pair) = (fresh::conversation(), [fresh::account(), fresh::account()]);
+                let batches: Vec<Vec<Write>> = (0..BATCHES / callers)
+                    .map(|batch| (1..=BATCH).map(move |n| fresh::position(batch * BATCH + n)))
+                    .map(|places| {
+                        let of = |at| {
+                            if all {
+                                sent(conversation, at, pair)
+                            } else {
+                                sent(conversation, at, pair)[..1].to_vec()
+                            }
+                        };
+                        places.flat_map(of).collect()
+                    })
+                    .collect();
+                (store.clone(), batches)
             })
             .collect();
-        for task in tasks {
+        let began = Instant::now();
+        let tasks = tasks.into_iter().map(|(store, batches)| {
+            tokio::spawn(async move {
+                for batch in batches {
+                    store.apply(&batch).await.unwrap();
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
             task.await.unwrap();
         }
         let rate = (BATCHES * BATCH) as f64 / began.elapsed().as_secs_f64();
-        println!("{callers} callers: {rate:.0} messages/s in batches of {BATCH}");
+        let what = if all { "whole messages" } else { "rows" };
+        println!("{callers} callers: {rate:.0} {what}/s in batches of {BATCH}");
     }
 }
