@@ -84,8 +84,11 @@ impl Committer {
             let full = ran.len() >= GROUP_JOBS_MOST || changes.len() >= GROUP_CHANGES_MOST;
             job = if full { None } else { next() };
         }
-        let outcome =
-            self.purge.add_due(&*self.engine, now, &mut changes).and_then(|()| self.engine.commit(changes));
+        if let Err(error) = self.purge.add_due(&*self.engine, now, &mut changes) {
+            // Readers skip what has ended all the same.
+            tracing::error!(%error, "what has expired could not be removed");
+        }
+        let outcome = self.engine.commit(changes);
         for job in ran {
             job.end(outcome.clone());
         }

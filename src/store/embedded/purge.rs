@@ -35,15 +35,16 @@ impl Purge {
         if now < self.next {
             return Ok(());
         }
+        self.next = now.plus_millis(PURGE_EVERY_MS);
+        let most = PURGE_LEAST + std::mem::take(&mut self.written);
         let mut due = Vec::new();
-        let most = PURGE_LEAST + self.written;
         engine.scan(&keys::expiries(self.done_until, now), Order::OldestFirst, &mut |note, _| {
             due.push(keys::parts_of_expiry(note)?);
             Ok(if due.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         self.done_until = due.last().filter(|_| due.len() == most).map_or(now, |(at, _)| *at);
         for (at, key) in due {
-            changes.insert(keys::expiry(at, &key), None);
+            let note = keys::expiry(at, &key);
             // What this commit writes lives, or stands under a later note.
             if !changes.contains_key(&key)
                 && let Some(bytes) = engine.get(&key)?
@@ -51,9 +52,8 @@ impl Purge {
             {
                 changes.insert(key, None);
             }
+            changes.insert(note, None);
         }
-        self.next = now.plus_millis(PURGE_EVERY_MS);
-        self.written = 0;
         Ok(())
     }
 }
