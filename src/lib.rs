@@ -3,3 +3,6 @@
 
 pub mod domain;
 pub mod edge_link;
+pub mod presence;
+pub mod rate_limit;
+pub mod redis_access;

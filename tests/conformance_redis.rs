@@ -1,0 +1,190 @@
+//! Presence and rate limits on a real Redis and a real Valkey, each a cluster or a single server.
+//! `REEDI_TEST_REDIS_URL` and `REEDI_TEST_VALKEY_URL` name all their servers, separated by commas. These
+//! tests empty and pause them, so nothing else may use them at the same time.
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+use reedi::edge_link::EdgeId;
+use reedi::presence::conformance as presence_conformance;
+use reedi::presence::redis::RedisPresence;
+use reedi::presence::{PresencePort, PresenceStore};
+use reedi::rate_limit::conformance as rate_limit_conformance;
+use reedi::rate_limit::redis::RedisRateLimit;
+use reedi::rate_limit::{Decision, Rate, RateLimit, RateLimitPort, Subject};
+use reedi::redis_access::{COMMAND_MS, RedisAccess, RedisConfig};
+use reedi_protocol::{AccountId, Timestamp};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
+use uuid::Uuid;
+
+/// A server under test.
+struct Server {
+    variable: &'static str,
+    /// One test at a time empties or pauses it.
+    turn: Mutex<()>,
+}
+
+static REDIS: Server = Server { variable: "REEDI_TEST_REDIS_URL", turn: Mutex::const_new(()) };
+static VALKEY: Server = Server { variable: "REEDI_TEST_VALKEY_URL", turn: Mutex::const_new(()) };
+
+impl Server {
+    fn urls(&self) -> Vec<String> {
+        let urls = std::env::var(self.variable).unwrap_or_default();
+        assert!(!urls.is_empty(), "{} must name the servers, separated by commas", self.variable);
+        urls.split(',').map(str::to_owned).collect()
+    }
+
+    async fn access(&self, command_timeout: Duration) -> (MutexGuard<'_, ()>, RedisAccess) {
+        let turn = self.turn.lock().await;
+        let config = RedisConfig { command_timeout, ..RedisConfig::new(self.urls()) };
+        let access = RedisAccess::connect(&config).await.expect("a usable configuration");
+        assert!(!access.degraded(), "{} names servers that do not answer", self.variable);
+        (turn, access)
+    }
+
+    /// Patient, so that a busy machine is not taken for a Redis that is away.
+    async fn patient(&self) -> (MutexGuard<'_, ()>, RedisAccess) {
+        self.access(Duration::from_secs(10)).await
+    }
+
+    /// The same command to each server by itself.
+    async fn tell_each<T: redis::FromRedisValue>(&self, command: &[&str]) -> Vec<T> {
+        let mut answers = Vec::new();
+        for url in self.urls() {
+            let client = redis::Client::open(url).expect("a URL");
+            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+            let mut cmd = redis::cmd(command[0]);
+            answers.push(cmd.arg(&command[1..]).query_async(&mut connection).await.expect("an answer"));
+        }
+        answers
+    }
+
+    async fn empty(&self) {
+        let _: Vec<()> = self.tell_each(&["FLUSHALL"]).await;
+        // A server that starts again knows no scripts either.
+        let _: Vec<()> = self.tell_each(&["SCRIPT", "FLUSH"]).await;
+    }
+}
+
+async fn presence_conforms(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    presence_conformance::all(&PresenceStore::Redis(RedisPresence::new(access))).await;
+}
+
+async fn presence_heals(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    let presence = RedisPresence::new(access);
+    presence_conformance::heals_after_being_emptied(&presence, async || server.empty().await).await;
+}
+
+async fn rate_limit_conforms(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    let limit = RedisRateLimit::new(access);
+    rate_limit_conformance::all(&limit).await;
+    rate_limit_conformance::allows_after_being_emptied(&limit, async || server.empty().await).await;
+}
+
+/// The Lua and the Rust of the same rule, on sequences that proptest makes.
+async fn lua_is_gcra(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    let limit = RedisRateLimit::new(access);
+    let slow = (-2_000i16..3_000, 0u16..20, 0u16..20);
+    let any = proptest::arbitrary::any::<rate_limit_conformance::Try>();
+    let sequences = proptest::collection::vec(proptest::prop_oneof![slow, any], 1..60);
+    let mut runner = TestRunner::default();
+    for _ in 0..100 {
+        let tries = sequences.new_tree(&mut runner).expect("a sequence").current();
+        rate_limit_conformance::follows_gcra(&limit, &tries).await;
+    }
+}
+
+/// What is written goes by itself, and stands on all servers.
+async fn every_key_expires(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    server.empty().await;
+    presence_conformance::all(&RedisPresence::new(access.clone())).await;
+    rate_limit_conformance::all(&RedisRateLimit::new(access)).await;
+    let mut kinds = BTreeSet::new();
+    for (url, keys) in server.urls().into_iter().zip(server.tell_each::<Vec<String>>(&["KEYS", "*"]).await) {
+        assert!(keys.len() > 500, "{url} has {} keys only", keys.len());
+        let client = redis::Client::open(url).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        let mut pipeline = redis::pipe();
+        for key in &keys {
+            pipeline.cmd("PTTL").arg(key);
+        }
+        let left_ms: Vec<i64> = pipeline.query_async(&mut connection).await.expect("an answer");
+        for (key, left_ms) in keys.iter().zip(left_ms) {
+            assert!(left_ms != -1, "{key} would stay for ever");
+        }
+        kinds.extend(keys.iter().filter_map(|key| Some(key.split_once('{')?.0.to_owned())));
+    }
+    let expected = ["presence", "rate:account", "rate:conversation", "rate:sign-in"];
+    assert!(kinds.into_iter().eq(expected.map(|kind| format!("reedi:{kind}:"))));
+}
+
+/// The servers hang: connections stay, answers do not come.
+async fn a_hanging_server_slows_nothing(server: &Server) {
+    const PAUSE_MS: u64 = 4_000;
+    let (_turn, access) = server.access(Duration::from_millis(COMMAND_MS)).await;
+    let presence = PresenceStore::Redis(RedisPresence::new(access.clone()));
+    let limit = RateLimit::redis(RedisRateLimit::new(access));
+    let now = Timestamp::from_millis(1_750_000_000_000);
+    let rate = Rate { per_second: 1, burst: 1 };
+    let paused = Instant::now();
+    let _: Vec<()> = server.tell_each(&["CLIENT", "PAUSE", &PAUSE_MS.to_string(), "ALL"]).await;
+
+    let mut slow = 0;
+    while !limit.degraded() {
+        let started = Instant::now();
+        let decision = limit.take(Subject::SignIn(rand::random()), rate, now).await;
+        assert_eq!(decision, Ok(Decision::Allowed), "the edge limits by itself");
+        slow += 1;
+        assert!(started.elapsed() < Duration::from_millis(4 * COMMAND_MS), "it took {:?}", started.elapsed());
+    }
+    assert!(limit.fallbacks() == slow && slow <= 8, "{slow} decisions were slow");
+    let started = Instant::now();
+    for _ in 0..500 {
+        let who = Subject::SignIn(rand::random());
+        assert_eq!(limit.take(who, rate, now).await, Ok(Decision::Allowed));
+        let again = Decision::Refused { retry_after_ms: 1_000 };
+        assert_eq!(limit.take(who, rate, now).await, Ok(again), "limited by the edge itself");
+    }
+    let who = [AccountId::new(Uuid::new_v4())];
+    assert!(presence.hold(EdgeId(1), &who, now).await.is_err());
+    assert!(presence.leave(EdgeId(1), &who, now).await.is_err());
+    assert!(presence.look(&who, now).await.is_err());
+    assert!(started.elapsed() < Duration::from_millis(4 * COMMAND_MS), "1,003 took {:?}", started.elapsed());
+    assert!(paused.elapsed() < Duration::from_millis(PAUSE_MS), "the machine is too slow for this test");
+    assert!(presence.degraded() && limit.degraded());
+
+    while limit.degraded() {
+        assert!(paused.elapsed() < Duration::from_secs(60), "it did not heal");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let fallbacks = limit.fallbacks();
+    assert_eq!(presence.hold(EdgeId(1), &who, now).await, Ok(who.to_vec()), "the failed hold is made up for");
+    assert_eq!(limit.take(Subject::SignIn(rand::random()), rate, now).await, Ok(Decision::Allowed));
+    assert_eq!(limit.fallbacks(), fallbacks, "by Redis again");
+}
+
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod redis_server {
+            $(#[tokio::test] async fn $test() { super::$test(&super::REDIS).await })*
+        }
+        mod valkey_server {
+            $(#[tokio::test] async fn $test() { super::$test(&super::VALKEY).await })*
+        }
+    };
+}
+
+on_both! {
+    presence_conforms
+    presence_heals
+    rate_limit_conforms
+    lua_is_gcra
+    every_key_expires
+    a_hanging_server_slows_nothing
+}
