@@ -118,15 +118,15 @@ async fn every_key_expires(server: &Server) {
         for (key, left_ms) in keys.iter().zip(left_ms) {
             assert!(left_ms != -1, "{key} would stay for ever");
         }
-        kinds.extend(keys.iter().filter_map(|key| Some(key.split_once('{')?.0.to_owned())));
+        kinds.extend(keys.iter().filter_map(|key| Some(key.rsplit_once(':')?.0.to_owned())));
     }
     let expected = ["presence", "rate:account", "rate:conversation", "rate:sign-in"];
-    assert!(kinds.into_iter().eq(expected.map(|kind| format!("reedi:{kind}:"))));
+    assert!(kinds.into_iter().eq(expected.map(|kind| format!("reedi:{kind}"))));
 }
 
 /// The servers hang: connections stay, answers do not come.
 async fn a_hanging_server_slows_nothing(server: &Server) {
-    const PAUSE_MS: u64 = 4_000;
+    const PAUSE_MS: u64 = 6_000;
     let (_turn, access) = server.access(Duration::from_millis(COMMAND_MS)).await;
     let presence = PresenceStore::Redis(RedisPresence::new(access.clone()));
     let limit = RateLimit::redis(RedisRateLimit::new(access));
@@ -135,27 +135,30 @@ async fn a_hanging_server_slows_nothing(server: &Server) {
     let paused = Instant::now();
     let _: Vec<()> = server.tell_each(&["CLIENT", "PAUSE", &PAUSE_MS.to_string(), "ALL"]).await;
 
-    let mut slow = 0;
-    while !limit.degraded() {
-        let started = Instant::now();
-        let decision = limit.take(Subject::SignIn(rand::random()), rate, now).await;
-        assert_eq!(decision, Ok(Decision::Allowed), "the edge limits by itself");
-        slow += 1;
-        assert!(started.elapsed() < Duration::from_millis(4 * COMMAND_MS), "it took {:?}", started.elapsed());
-    }
-    assert!(limit.fallbacks() == slow && slow <= 8, "{slow} decisions were slow");
-    let started = Instant::now();
+    let (mut slow, mut quick) = (0, Duration::ZERO);
     for _ in 0..500 {
         let who = Subject::SignIn(rand::random());
-        assert_eq!(limit.take(who, rate, now).await, Ok(Decision::Allowed));
-        let again = Decision::Refused { retry_after_ms: 1_000 };
-        assert_eq!(limit.take(who, rate, now).await, Ok(again), "limited by the edge itself");
+        for expected in [Decision::Allowed, Decision::Refused { retry_after_ms: 1_000 }] {
+            let started = Instant::now();
+            assert_eq!(limit.take(who, rate, now).await, Ok(expected), "the edge limits by itself");
+            match started.elapsed() {
+                waited if waited < Duration::from_millis(COMMAND_MS / 2) => quick += waited,
+                waited => {
+                    assert!(waited < Duration::from_millis(4 * COMMAND_MS), "a decision took {waited:?}");
+                    slow += 1;
+                }
+            }
+        }
     }
+    assert!(slow <= 3 * server.urls().len(), "{slow} decisions were slow");
+    assert!(quick < Duration::from_secs(1), "{quick:?} for {} decisions", 1_000 - slow);
+    assert_eq!(limit.fallbacks(), 1_000);
     let who = [AccountId::new(Uuid::new_v4())];
+    let started = Instant::now();
     assert!(presence.hold(EdgeId(1), &who, now).await.is_err());
     assert!(presence.leave(EdgeId(1), &who, now).await.is_err());
     assert!(presence.look(&who, now).await.is_err());
-    assert!(started.elapsed() < Duration::from_millis(4 * COMMAND_MS), "1,003 took {:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_millis(COMMAND_MS), "{:?}", started.elapsed());
     assert!(paused.elapsed() < Duration::from_millis(PAUSE_MS), "the machine is too slow for this test");
     assert!(presence.degraded() && limit.degraded());
 
@@ -163,10 +166,9 @@ async fn a_hanging_server_slows_nothing(server: &Server) {
         assert!(paused.elapsed() < Duration::from_secs(60), "it did not heal");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let fallbacks = limit.fallbacks();
     assert_eq!(presence.hold(EdgeId(1), &who, now).await, Ok(who.to_vec()), "the failed hold is made up for");
     assert_eq!(limit.take(Subject::SignIn(rand::random()), rate, now).await, Ok(Decision::Allowed));
-    assert_eq!(limit.fallbacks(), fallbacks, "by Redis again");
+    assert_eq!(limit.fallbacks(), 1_000, "by Redis again");
 }
 
 macro_rules! on_both {

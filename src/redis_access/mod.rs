@@ -1,35 +1,39 @@
 //! How the adapters of `presence` and `rate_limit` speak with Redis or Valkey, a cluster or a single
 //! server. Nothing that may not be lost is behind it, so it would rather answer "away" at once than
-//! late: time-outs are short, and a breaker answers for a part of Redis that has failed until a
-//! probe in the background finds it well.
+//! late: time-outs are short, and a server that fails is not asked again until a probe in the
+//! background finds it well.
+//!
+//! A cluster's slots are routed here, over one connection a server, and not by the client library's
+//! own cluster connection: that one stops for all servers while it looks for one that died (measured:
+//! with one of three killed, nearly every command on the other two was late).
 
-mod breaker;
-mod connection;
 mod heal;
 pub mod key;
+mod node;
 pub mod script;
+mod topology;
 
-use breaker::Breakers;
-use connection::{Connection, Servers};
 use futures_util::{StreamExt, stream};
 use key::Key;
-use redis::{ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, ServerErrorKind};
+use node::{Node, RedisError};
+use redis::{ErrorKind, FromRedisValue, Pipeline, RedisResult, ServerErrorKind};
 use script::Script;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
+use topology::{Seeds, Topology};
 
 /// How long a command may take, in milliseconds: what a send waits at most before it goes on
 /// without Redis. A command takes well under 1 ms, a failover of Redis seconds, so whatever is
 /// between tells the two apart.
 pub const COMMAND_MS: u64 = 250;
-/// How long making a connection to all servers may take, in milliseconds.
+/// How long the first connections may take together, in milliseconds.
 pub const CONNECT_MS: u64 = 2_000;
-/// Commands in one pipeline: few enough that other commands do not wait long behind them (some 10 us
-/// each, measured), enough that packets are full.
+/// Commands in one pipeline: few enough that others do not wait long behind them (some 10 us each,
+/// measured), enough that packets are full.
 const PIPELINE_COMMANDS: usize = 128;
 /// Pipelines of one call on their way at once: times [`PIPELINE_COMMANDS`] well within [`COMMAND_MS`].
 const PIPELINES_AT_ONCE: usize = 16;
@@ -37,8 +41,9 @@ const PIPELINES_AT_ONCE: usize = 16;
 /// Where Redis is.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://` or `rediss://` (TLS) addresses: one server, or some of a cluster's. Which of the two it
-    /// is, they say themselves.
+    /// `redis://` or `rediss://` (TLS) addresses, all of the same kind: one server, or some of a cluster's.
+    /// Which of the two it is, they say themselves. Of several that are no cluster the one that is no
+    /// replica is used.
     pub urls: Vec<String>,
     /// Instead of what the addresses say.
     pub username: Option<String>,
@@ -53,13 +58,8 @@ impl RedisConfig {
     /// With [`COMMAND_MS`], and everything else as the addresses say.
     #[must_use]
     pub fn new(urls: Vec<String>) -> Self {
-        Self {
-            urls,
-            username: None,
-            password: None,
-            ca_file: None,
-            command_timeout: Duration::from_millis(COMMAND_MS),
-        }
+        let command_timeout = Duration::from_millis(COMMAND_MS);
+        Self { urls, username: None, password: None, ca_file: None, command_timeout }
     }
 }
 
@@ -75,16 +75,16 @@ pub enum RedisConfigError {
 }
 
 /// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RedisAccessError {
     /// Known without asking.
     #[error("Redis is away")]
     Away,
     #[error("Redis failed: {0}")]
-    Failed(String),
+    Failed(RedisError),
 }
 
-/// Cheap to clone; clones share connections and breakers. What runs in the background ends with the last.
+/// Cheap to clone; clones share connections. What runs in the background ends with the last.
 #[derive(Clone)]
 pub struct RedisAccess {
     shared: Arc<Shared>,
@@ -92,11 +92,10 @@ pub struct RedisAccess {
 }
 
 struct Shared {
-    servers: Servers,
-    connection: arc_swap::ArcSwapOption<Connection>,
-    breakers: Breakers,
-    /// A breaker opened.
-    opened: Notify,
+    seeds: Seeds,
+    topology: arc_swap::ArcSwap<Topology>,
+    /// A server fails, or slots are elsewhere.
+    unwell: Notify,
 }
 
 impl RedisAccess {
@@ -106,15 +105,14 @@ impl RedisAccess {
     /// The configuration cannot be used, whatever Redis does.
     pub async fn connect(config: &RedisConfig) -> Result<Self, RedisConfigError> {
         let shared = Arc::new(Shared {
-            servers: Servers::new(config)?,
-            connection: arc_swap::ArcSwapOption::empty(),
-            breakers: Breakers::default(),
-            opened: Notify::new(),
+            seeds: Seeds::new(config)?,
+            topology: arc_swap::ArcSwap::default(),
+            unwell: Notify::new(),
         });
-        if let Err(error) = shared.reconnect().await {
-            tracing::warn!(%error, "Redis is away");
-            shared.breakers.open_all();
-            shared.opened.notify_one();
+        let first = tokio::time::timeout(Duration::from_millis(CONNECT_MS), shared.heal_once());
+        if first.await.is_err() || !shared.is_well() {
+            tracing::warn!("Redis is away");
+            shared.unwell.notify_one();
         }
         let healer = AbortOnDropHandle::new(tokio::spawn(heal::heal(shared.clone())));
         Ok(Self { shared, _healer: Arc::new(healer) })
@@ -123,7 +121,7 @@ impl RedisAccess {
     /// Whether a part of Redis at least is taken to be away.
     #[must_use]
     pub fn degraded(&self) -> bool {
-        self.shared.breakers.any_open()
+        !self.shared.is_well()
     }
 
     /// Runs `script` on `key`.
@@ -136,36 +134,52 @@ impl RedisAccess {
         key: &Key,
         args: &[u64],
     ) -> Result<T, RedisAccessError> {
-        let connection = self.shared.admit(key)?;
-        let answer = run_on(connection.as_ref().clone(), script, key, args).await;
-        self.shared.judge(key, answer)
+        let topology = self.shared.topology.load_full();
+        let node = topology.node_of(key.slot()).ok_or(RedisAccessError::Away)?;
+        let call = Call { script, key, args };
+        match self.shared.run_on(node, call, false).await {
+            Err(RedisAccessError::Failed(error)) if is_elsewhere(&error) => {
+                let elsewhere = error.redirect_node().and_then(|(address, _)| topology.node_at(address));
+                let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+                match elsewhere {
+                    Some(node) => self.shared.run_on(node, call, asking).await,
+                    None => Err(RedisAccessError::Failed(error)),
+                }
+            }
+            answer => answer,
+        }
     }
 
-    /// Runs `script` on each of `keys`, in pipelines by slot; the answers are in the order of the keys.
+    /// Runs `script` on each of `keys`, in pipelines by server; the answers are in the order of the keys.
     pub async fn run_each<T: FromRedisValue>(
         &self,
         script: &Script,
         keys: &[Key],
         args: &[u64],
     ) -> Vec<Result<T, RedisAccessError>> {
-        let mut by_tag = BTreeMap::<u8, Vec<usize>>::new();
+        let topology = self.shared.topology.load_full();
+        let mut by_node = HashMap::<&str, (&Arc<Node>, Vec<usize>)>::new();
         for (index, key) in keys.iter().enumerate() {
-            by_tag.entry(key.tag()).or_default().push(index);
+            if let Some(node) = topology.node_of(key.slot()) {
+                by_node.entry(node.address()).or_insert_with(|| (node, Vec::new())).1.push(index);
+            }
         }
-        let pipelines: Vec<Vec<usize>> = by_tag
-            .values()
-            .flat_map(|of_tag| of_tag.chunks(PIPELINE_COMMANDS))
-            .map(<[usize]>::to_vec)
+        let pipelines: Vec<(Arc<Node>, Vec<usize>)> = by_node
+            .into_values()
+            .flat_map(|(node, of_node)| {
+                let chunks: Vec<Vec<usize>> =
+                    of_node.chunks(PIPELINE_COMMANDS).map(<[usize]>::to_vec).collect();
+                chunks.into_iter().map(|chunk| (node.clone(), chunk))
+            })
             .collect();
         let mut running = stream::iter(pipelines)
-            .map(|indices| async move {
+            .map(|(node, indices)| async move {
                 let of_pipeline: Vec<&Key> = indices.iter().filter_map(|&index| keys.get(index)).collect();
-                let answers = self.run_pipeline(script, &of_pipeline, args).await;
+                let answers = self.run_pipeline(&node, script, &of_pipeline, args).await;
                 (indices, answers)
             })
             .buffer_unordered(PIPELINES_AT_ONCE);
-        let mut all: Vec<Result<T, RedisAccessError>> =
-            keys.iter().map(|_| Err(RedisAccessError::Away)).collect();
+        let mut all: Vec<_> = keys.iter().map(|_| Err(RedisAccessError::Away)).collect();
         while let Some((indices, answers)) = running.next().await {
             for (index, answer) in indices.into_iter().zip(answers) {
                 if let Some(place) = all.get_mut(index) {
@@ -176,17 +190,15 @@ impl RedisAccess {
         all
     }
 
-    /// All `keys` have the same tag, hence the same slot.
     async fn run_pipeline<T: FromRedisValue>(
         &self,
+        node: &Node,
         script: &Script,
         keys: &[&Key],
         args: &[u64],
     ) -> Vec<Result<T, RedisAccessError>> {
-        let Some(first) = keys.first() else { return Vec::new() };
-        let connection = match self.shared.admit(first) {
-            Ok(connection) => connection,
-            Err(away) => return keys.iter().map(|_| Err(away.clone())).collect(),
+        let Some(mut connection) = node.connection() else {
+            return keys.iter().map(|_| Err(RedisAccessError::Away)).collect();
         };
         let mut pipeline = Pipeline::with_capacity(keys.len());
         pipeline.ignore_errors();
@@ -199,69 +211,74 @@ impl RedisAccess {
                 script.by_hash(key, args)
             });
         }
-        let sent: RedisResult<Vec<RedisResult<T>>> =
-            pipeline.query_async(&mut connection.as_ref().clone()).await;
-        match sent {
-            Ok(answers) => {
-                keys.iter().zip(answers).map(|(key, answer)| self.shared.judge(key, answer)).collect()
-            }
-            // The slot is on its way from one server to another, and so are its keys, one by one.
-            Err(error) if is_moving(&error) => {
-                stream::iter(keys).then(|key| self.run(script, key, args)).collect().await
-            }
+        let sent: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut connection).await;
+        let answers = match sent {
+            Ok(answers) => answers,
             Err(error) => {
-                let failed =
-                    self.shared.judge::<T>(first, Err(error)).err().unwrap_or(RedisAccessError::Away);
-                keys.iter().map(|_| Err(failed.clone())).collect()
+                self.shared.judge::<()>(node, &Err(error.clone()));
+                return keys.iter().map(|_| Err(RedisAccessError::Failed(error.clone()))).collect();
             }
+        };
+        let mut all = Vec::with_capacity(keys.len());
+        for (key, answer) in keys.iter().zip(answers) {
+            all.push(match answer {
+                // A slot is on its way between servers, and so are its keys, one by one.
+                Err(error) if is_elsewhere(&error) || is_unknown_script(&error) => {
+                    self.run(script, key, args).await
+                }
+                answer => {
+                    self.shared.judge(node, &answer);
+                    answer.map_err(RedisAccessError::Failed)
+                }
+            });
         }
+        all
     }
 }
 
-fn is_moving(error: &RedisError) -> bool {
-    error.redirect_node().is_some() || error.kind() == ErrorKind::Server(ServerErrorKind::TryAgain)
+/// One script on one key.
+#[derive(Clone, Copy)]
+struct Call<'a> {
+    script: &'a Script,
+    key: &'a Key,
+    args: &'a [u64],
 }
 
-async fn run_on<T: FromRedisValue>(
-    mut connection: Connection,
-    script: &Script,
-    key: &Key,
-    args: &[u64],
-) -> RedisResult<T> {
-    match script.by_hash(key, args).query_async(&mut connection).await {
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            script.by_body(key, args).query_async(&mut connection).await
-        }
-        answer => answer,
-    }
+fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask))
+}
+
+fn is_unknown_script(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
 }
 
 impl Shared {
-    async fn reconnect(&self) -> RedisResult<()> {
-        let connection = self.servers.connect().await?;
-        self.connection.store(Some(Arc::new(connection)));
-        Ok(())
-    }
-
-    fn admit(&self, key: &Key) -> Result<Arc<Connection>, RedisAccessError> {
-        if !self.breakers.is_closed(key.tag()) {
-            return Err(RedisAccessError::Away);
+    /// `asking`: the slot is still on its way to `node`, and only what is asked for so is answered.
+    async fn run_on<T: FromRedisValue>(
+        &self,
+        node: &Node,
+        call: Call<'_>,
+        asking: bool,
+    ) -> Result<T, RedisAccessError> {
+        let mut connection = node.connection().ok_or(RedisAccessError::Away)?;
+        let Call { script, key, args } = call;
+        let mut answer = node::send(&mut connection, script.by_hash(key, args), asking).await;
+        if answer.as_ref().is_err_and(is_unknown_script) {
+            answer = node::send(&mut connection, script.by_body(key, args), asking).await;
         }
-        self.connection.load_full().ok_or(RedisAccessError::Away)
+        self.judge(node, &answer);
+        answer.map_err(RedisAccessError::Failed)
     }
 
-    fn judge<T>(&self, key: &Key, answer: RedisResult<T>) -> Result<T, RedisAccessError> {
+    fn judge<T>(&self, node: &Node, answer: &RedisResult<T>) {
         match answer {
-            Ok(answer) => {
-                self.breakers.succeeded(key.tag());
-                Ok(answer)
-            }
+            Ok(_) => node.succeeded(),
+            Err(error) if is_elsewhere(error) => self.unwell.notify_one(),
             Err(error) => {
-                if self.breakers.failed(key.tag()) {
-                    tracing::warn!(%error, tag = key.tag(), "a part of Redis is away");
-                    self.opened.notify_one();
+                if node.failed() {
+                    tracing::warn!(%error, node = node.address(), "a server of Redis is away");
+                    self.unwell.notify_one();
                 }
-                Err(RedisAccessError::Failed(error.to_string()))
             }
         }
     }
