@@ -11,6 +11,7 @@ use reedi::presence::{PresencePort, PresenceStore};
 use reedi::rate_limit::conformance as rate_limit_conformance;
 use reedi::rate_limit::redis::RedisRateLimit;
 use reedi::rate_limit::{Decision, Rate, RateLimit, RateLimitPort, Subject};
+use reedi::redis_access::key::Key;
 use reedi::redis_access::{COMMAND_MS, RedisAccess, RedisConfig};
 use reedi_protocol::{AccountId, Timestamp};
 use std::collections::BTreeSet;
@@ -48,14 +49,22 @@ impl Server {
         self.access(Duration::from_secs(10)).await
     }
 
+    /// A command to one server by itself.
+    async fn try_tell<T: redis::FromRedisValue>(&self, at: usize, command: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.urls()[at].as_str()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        redis::cmd(command[0]).arg(&command[1..]).query_async(&mut connection).await
+    }
+
+    async fn tell<T: redis::FromRedisValue>(&self, at: usize, command: &[&str]) -> T {
+        self.try_tell(at, command).await.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
     /// The same command to each server by itself.
     async fn tell_each<T: redis::FromRedisValue>(&self, command: &[&str]) -> Vec<T> {
         let mut answers = Vec::new();
-        for url in self.urls() {
-            let client = redis::Client::open(url).expect("a URL");
-            let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
-            let mut cmd = redis::cmd(command[0]);
-            answers.push(cmd.arg(&command[1..]).query_async(&mut connection).await.expect("an answer"));
+        for at in 0..self.urls().len() {
+            answers.push(self.tell(at, command).await);
         }
         answers
     }
@@ -171,6 +180,77 @@ async fn a_hanging_server_slows_nothing(server: &Server) {
     assert_eq!(limit.fallbacks(), 1_000, "by Redis again");
 }
 
+/// A cluster's slot goes to another server, key by key, while it is used, and back again. A single server has
+/// nowhere to move one to.
+async fn a_slot_may_move(server: &Server) {
+    let (_turn, access) = server.patient().await;
+    if server.urls().len() == 1 {
+        return;
+    }
+    let presence = RedisPresence::new(access.clone());
+    let (one, now) = (EdgeId(rand::random()), Timestamp::from_millis(1_750_000_000_000));
+    let mut accounts = std::iter::repeat_with(|| AccountId::new(Uuid::new_v4()));
+    let old = accounts.next().expect("an account");
+    let slot = Key::presence(old).slot();
+    let mut of_slot = accounts.filter(|account| Key::presence(*account).slot() == slot);
+    let ids: Vec<String> = server.tell_each(&["CLUSTER", "MYID"]).await;
+    let owner = owner_of(server, slot).await;
+    let other = (owner + 1) % ids.len();
+
+    let mut all = vec![old];
+    assert_eq!(presence.hold(one, &all, now).await, Ok(all.clone()));
+    for (from, to) in [(owner, other), (other, owner)] {
+        let set_slot = async |at: usize, state: &str, id: &str| {
+            let _: () = server.tell(at, &["CLUSTER", "SETSLOT", &slot.to_string(), state, id]).await;
+        };
+        set_slot(to, "IMPORTING", &ids[from]).await;
+        set_slot(from, "MIGRATING", &ids[to]).await;
+        let new = of_slot.next().expect("an account");
+        assert_eq!(presence.hold(one, &[new], now).await, Ok(vec![new]), "by way of the new server");
+        all.push(new);
+        let told = presence.look(&all, now).await.expect("all of them");
+        assert!(told.iter().all(|presence| presence.online), "some here, some there: {told:?}");
+        migrate(server, &all, from, to).await;
+        set_slot(to, "NODE", &ids[to]).await;
+        set_slot(from, "NODE", &ids[to]).await;
+        let told = presence.look(&all, now).await.expect("all of them");
+        assert!(told.iter().all(|presence| presence.online), "at the new server: {told:?}");
+    }
+    assert!(!access.degraded(), "that slots move is no failure");
+}
+
+async fn migrate(server: &Server, accounts: &[AccountId], from: usize, to: usize) {
+    let url = url::Url::parse(&server.urls()[to]).expect("a URL");
+    let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port").to_string());
+    for account in accounts {
+        let key = format!("reedi:presence:{}", account.as_uuid());
+        // NOKEY for one that went there at once.
+        let _: String = server.tell(from, &["MIGRATE", host, &port, &key, "0", "5000"]).await;
+    }
+}
+
+/// Which of the servers has `slot`.
+async fn owner_of(server: &Server, slot: u16) -> usize {
+    for at in 0..server.urls().len() {
+        let counted: Result<i64, _> = server.try_tell(at, &["EXISTS", &probe_in(slot)]).await;
+        if counted.is_ok() {
+            return at;
+        }
+    }
+    panic!("no server of {} has slot {slot}", server.variable);
+}
+
+/// The text of a key in `slot`.
+fn probe_in(slot: u16) -> String {
+    (0u64..)
+        .map(|number| number.to_string())
+        .find(|text| {
+            redis::cluster_routing::Slot::for_key(text)
+                == redis::cluster_routing::Slot::new(slot).expect("a slot")
+        })
+        .expect("a key")
+}
+
 macro_rules! on_both {
     ($($test:ident)*) => {
         mod redis_server {
@@ -188,5 +268,6 @@ on_both! {
     rate_limit_conforms
     lua_is_gcra
     every_key_expires
+    a_slot_may_move
     a_hanging_server_slows_nothing
 }

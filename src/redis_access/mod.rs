@@ -32,6 +32,9 @@ use topology::{Seeds, Topology};
 pub const COMMAND_MS: u64 = 250;
 /// How long the first connections may take together, in milliseconds.
 pub const CONNECT_MS: u64 = 2_000;
+/// How often a command is sent on to another server: from where its slot was to where it is, and from there
+/// to where it is going.
+const REDIRECTIONS: usize = 2;
 /// Commands in one pipeline: few enough that others do not wait long behind them (some 10 us each,
 /// measured), enough that packets are full.
 const PIPELINE_COMMANDS: usize = 128;
@@ -135,19 +138,17 @@ impl RedisAccess {
         args: &[u64],
     ) -> Result<T, RedisAccessError> {
         let topology = self.shared.topology.load_full();
-        let node = topology.node_of(key.slot()).ok_or(RedisAccessError::Away)?;
-        let call = Call { script, key, args };
-        match self.shared.run_on(node, call, false).await {
-            Err(RedisAccessError::Failed(error)) if is_elsewhere(&error) => {
-                let elsewhere = error.redirect_node().and_then(|(address, _)| topology.node_at(address));
-                let asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
-                match elsewhere {
-                    Some(node) => self.shared.run_on(node, call, asking).await,
-                    None => Err(RedisAccessError::Failed(error)),
-                }
-            }
-            answer => answer,
+        let mut node = topology.node_of(key.slot()).ok_or(RedisAccessError::Away)?;
+        let (call, mut asking) = (Call { script, key, args }, false);
+        for _ in 0..REDIRECTIONS {
+            let answer = self.shared.run_on(node, call, asking).await;
+            let Err(RedisAccessError::Failed(error)) = &answer else { return answer };
+            let to = error.redirect_node().and_then(|(address, _)| topology.node_at(address));
+            let Some(to) = to else { return answer };
+            asking = error.kind() == ErrorKind::Server(ServerErrorKind::Ask);
+            node = to;
         }
+        self.shared.run_on(node, call, asking).await
     }
 
     /// Runs `script` on each of `keys`, in pipelines by server; the answers are in the order of the keys.
