@@ -1,6 +1,8 @@
 //! Presence: who is online. Nothing here may not be lost.
 
+pub mod conformance;
 pub mod in_memory;
+pub mod redis;
 
 use crate::edge_link::EdgeId;
 use reedi_protocol::{AccountId, Timestamp};
@@ -10,6 +12,9 @@ use std::future::Future;
 pub const HOLD_MS: u64 = 90_000;
 /// How often an edge refreshes its accounts, in milliseconds.
 pub const REFRESH_MS: u64 = 30_000;
+/// How long it is remembered when an account was last seen, in milliseconds: 30 days, like events in the
+/// store. Afterwards nothing of the account is left here.
+pub const LAST_SEEN_KEPT_MS: u64 = 30 * 24 * 3_600_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presence {
@@ -23,38 +28,80 @@ pub struct Presence {
 pub struct PresenceError(pub String);
 
 /// The port. Both adapters pass the conformance suite.
+///
+/// Who holds is the truth, and says so again every [`REFRESH_MS`]: a hold or a leave that failed, or was
+/// forgotten here, is healed by the next hold or by [`HOLD_MS`] passing. So `hold` and `leave` fail only if
+/// no account could be told of; otherwise the accounts that could not are not in the answer.
 pub trait PresencePort: Clone + Send + Sync + 'static {
     /// `accounts` are connected to `edge` for another [`HOLD_MS`]. Gives back those that were offline
     /// everywhere before.
-    fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+    fn hold(
+        &self,
+        edge: EdgeId,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
 
-    /// `accounts` have left `edge`. Gives back those that are offline everywhere now.
-    fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+    /// `accounts` have left `edge`. Gives back those that are offline everywhere now, whether or not they
+    /// were known to be held before.
+    fn leave(
+        &self,
+        edge: EdgeId,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
 
     /// In the order asked.
-    fn look(&self, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Result<Vec<Presence>, PresenceError>> + Send;
+    fn look(
+        &self,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Presence>, PresenceError>> + Send;
 }
 
 /// The presence of this process.
 #[derive(Clone)]
 pub enum PresenceStore {
     InMemory(in_memory::InMemoryPresence),
+    Redis(redis::RedisPresence),
+}
+
+impl PresenceStore {
+    /// Whether answers are missing, in part at least.
+    #[must_use]
+    pub fn degraded(&self) -> bool {
+        match self {
+            PresenceStore::InMemory(_) => false,
+            PresenceStore::Redis(presence) => presence.degraded(),
+        }
+    }
 }
 
 macro_rules! on_adapter {
     ($self:ident, $p:ident => $call:expr) => {
         match $self {
             PresenceStore::InMemory($p) => $call,
+            PresenceStore::Redis($p) => $call,
         }
     };
 }
 
 impl PresencePort for PresenceStore {
-    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Result<Vec<AccountId>, PresenceError> {
+    async fn hold(
+        &self,
+        edge: EdgeId,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> Result<Vec<AccountId>, PresenceError> {
         on_adapter!(self, p => p.hold(edge, accounts, now).await)
     }
 
-    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Result<Vec<AccountId>, PresenceError> {
+    async fn leave(
+        &self,
+        edge: EdgeId,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> Result<Vec<AccountId>, PresenceError> {
         on_adapter!(self, p => p.leave(edge, accounts, now).await)
     }
 
