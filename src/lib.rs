@@ -4,3 +4,4 @@
 pub mod domain;
 pub mod edge_link;
 pub mod log;
+pub mod ownership;

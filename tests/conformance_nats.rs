@@ -1,8 +1,12 @@
 //! The NATS adapters against a real NATS: `REEDI_TEST_NATS_URL` names its servers, separated by commas.
 
 use bytes::Bytes;
+use reedi::edge_link;
+use reedi::edge_link::nats::NatsLink;
 use reedi::log::nats::{Namespace, NatsConfig, NatsLog, NatsLogConfig, NatsLogError};
 use reedi::log::{AppendError, LogPort, conformance};
+use reedi::ownership;
+use reedi::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
 use reedi_protocol::{Epoch, Position};
 
 /// For one stream of a test; servers reserve it.
@@ -82,4 +86,18 @@ async fn many_appends_at_once() {
     let log = NatsLog::connect(log_config(), Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
     let took = conformance::append_many(&log, 20_000, 5_000, Bytes::from(vec![7; 300])).await;
     println!("20,000 appends, 5,000 at once: {:.0}/s", 20_000.0 / took.as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_edge_link_conforms() {
+    let link = NatsLink::connect(&nats(), fresh_namespace()).await.unwrap();
+    edge_link::conformance::all(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ownership_conforms() {
+    let NatsLogConfig { nats, namespace, replicas, .. } = log_config();
+    let config = NatsOwnershipConfig { nats, namespace, replicas, epoch: Epoch::FIRST };
+    let ownership = NatsOwnership::connect(&config).await.unwrap();
+    ownership::conformance::all(&ownership).await;
 }

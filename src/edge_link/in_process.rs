@@ -76,3 +76,13 @@ impl EdgeLinkPort for InProcessLink {
         Ok(inbound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn conforms() {
+        crate::edge_link::conformance::all(&InProcessLink::default()).await;
+    }
+}

@@ -1,6 +1,8 @@
 //! Ownership: which worker owns a lease unit now, and which should (rule P3).
 
+pub mod conformance;
 pub mod in_process;
+pub mod nats;
 
 use crate::edge_link::Generation;
 use crate::log::ShardSet;
@@ -77,10 +79,12 @@ pub enum OwnershipError {
 
 /// The port. Both adapters pass the conformance suite. A worker's name is its own, fresh at every start.
 pub trait OwnershipPort: Clone + Send + Sync + 'static {
-    /// Takes a lease that nobody holds; `None` if somebody does.
+    /// Takes a lease that nobody else holds; `None` if somebody does. Whoever holds it already gets it
+    /// anew, with a higher generation: the answer to its first ask may have been lost.
     fn acquire(&self, role: ShardedRole, unit: u16, worker: &str) -> impl Future<Output = Result<Option<Lease>, OwnershipError>> + Send;
 
-    /// Holds on to it for another [`LEASE_MS`].
+    /// Holds on to it for another [`LEASE_MS`]. An earlier token of the same holding does too: the
+    /// answer to a renewal may have been lost.
     fn renew(&self, lease: &Lease, worker: &str) -> impl Future<Output = Result<Lease, OwnershipError>> + Send;
 
     /// Gives it back, so that another need not wait.
@@ -111,6 +115,7 @@ pub trait OwnershipPort: Clone + Send + Sync + 'static {
 #[derive(Clone)]
 pub enum Ownership {
     InProcess(in_process::InProcessOwnership),
+    Nats(nats::NatsOwnership),
 }
 
 macro_rules! dispatch {
@@ -119,6 +124,7 @@ macro_rules! dispatch {
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$out, OwnershipError> {
                 match self {
                     Ownership::InProcess(ownership) => ownership.$name($($arg),*).await,
+                    Ownership::Nats(ownership) => ownership.$name($($arg),*).await,
                 }
             })*
         }

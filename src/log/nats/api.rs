@@ -121,7 +121,6 @@ pub(crate) struct StreamState {
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) subject: String,
-    pub(crate) sequence: u64,
     pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
     pub(crate) time: Timestamp,
@@ -135,7 +134,6 @@ struct MessageAnswer {
 #[derive(Deserialize)]
 struct StoredMessage {
     subject: String,
-    seq: u64,
     #[serde(default)]
     hdrs: Option<String>,
     #[serde(default)]
@@ -213,7 +211,6 @@ impl Live {
             headers: Headers::parse(&decode(message.hdrs)?),
             payload: decode(message.data)?.into(),
             subject: message.subject,
-            sequence: message.seq,
             time: server_time(&message.time)?,
         }))
     }

@@ -7,13 +7,12 @@ mod reader;
 mod stream;
 pub(crate) mod subject;
 
-pub(crate) use api::{ApiError, Which, code};
+pub(crate) use api::{ANSWER_WITHIN, ApiError, Stored, Which, code};
 pub use connection::{NatsConfig, NatsConfigError};
 pub use reader::NatsReader;
 pub use subject::Namespace;
 
 use super::{Append, AppendError, Appended, LogPort, RawRecord, ReadError, ShardSet, Slice, SliceState};
-use api::ANSWER_WITHIN;
 use connection::{Live, NatsConnection};
 use reedi_protocol::{Epoch, Position, Shard, Timestamp};
 use std::sync::atomic::{AtomicUsize, Ordering};
