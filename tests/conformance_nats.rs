@@ -1,36 +1,21 @@
 //! The NATS adapters against a real NATS: `REEDI_TEST_NATS_URL` names its servers, separated by commas.
 
+#[path = "support_nats/proxy.rs"]
+mod proxy;
+mod support_nats;
+
 use bytes::Bytes;
+use futures_util::StreamExt;
+use proxy::{Line, Proxy};
 use reedi::edge_link;
 use reedi::edge_link::nats::NatsLink;
-use reedi::log::nats::{Namespace, NatsConfig, NatsLog, NatsLogConfig, NatsLogError};
-use reedi::log::{AppendError, LogPort, conformance};
+use reedi::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
+use reedi::log::{AppendError, Appended, LogPort, LogReader, ReadError, conformance};
 use reedi::ownership;
 use reedi::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
 use reedi_protocol::{Epoch, Position};
-
-/// For one stream of a test; servers reserve it.
-const MAX_BYTES: u64 = 64 * 1024 * 1024;
-
-fn nats() -> NatsConfig {
-    let urls = std::env::var("REEDI_TEST_NATS_URL")
-        .expect("REEDI_TEST_NATS_URL must name the NATS servers to test against, separated by commas");
-    NatsConfig { urls: urls.split(',').map(str::to_owned).collect(), ..NatsConfig::default() }
-}
-
-fn fresh_namespace() -> Namespace {
-    Namespace::new(&format!("t{:012x}", rand::random::<u64>() >> 16)).unwrap()
-}
-
-fn log_config() -> NatsLogConfig {
-    let nats = nats();
-    let replicas = if nats.urls.len() >= 3 { 3 } else { 1 };
-    NatsLogConfig { nats, namespace: fresh_namespace(), replicas, max_bytes: MAX_BYTES, append_connections: 1 }
-}
-
-fn incarnations(count: usize) -> Vec<String> {
-    (0..count).map(|_| format!("{:032x}", rand::random::<u128>())).collect()
-}
+use std::time::{Duration, Instant};
+use support_nats::{incarnations, log_config};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_conforms() {
@@ -90,7 +75,8 @@ async fn many_appends_at_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_edge_link_conforms() {
-    let link = NatsLink::connect(&nats(), fresh_namespace()).await.unwrap();
+    let NatsLogConfig { nats, namespace, .. } = log_config();
+    let link = NatsLink::connect(&nats, namespace).await.unwrap();
     edge_link::conformance::all(&link).await;
 }
 
@@ -100,4 +86,99 @@ async fn the_ownership_conforms() {
     let config = NatsOwnershipConfig { nats, namespace, replicas, epoch: Epoch::FIRST };
     let ownership = NatsOwnership::connect(&config).await.unwrap();
     ownership::conformance::all(&ownership).await;
+}
+
+/// What was handed to the client and did not reach the server before the connection ended is never
+/// sent later, and while there is no connection an append is refused at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_late_after_a_reconnect() {
+    let proxy = Proxy::start().await;
+    let mut config = log_config();
+    config.nats.urls = vec![proxy.url.clone()];
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let before = conformance::append_new(&log, conformance::event(conformance::fresh(), "before")).await;
+
+    proxy.set(Line::Held);
+    let held = conformance::fresh();
+    let began = Instant::now();
+    let appends =
+        futures_util::future::join_all((0..100).map(|_| log.append(conformance::event(held, "held"))));
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.set(Line::Cut);
+    };
+    let (answers, ()) = tokio::join!(appends, cut);
+    assert!(began.elapsed() < Duration::from_secs(4), "the loss was noticed after {:?}", began.elapsed());
+    for answer in answers {
+        assert!(matches!(answer, Err(AppendError::OutcomeUnknown(_))), "{answer:?}");
+    }
+    let began = Instant::now();
+    let refused = log.append(conformance::event(held, "refused")).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_millis(500), "refused after {:?}", began.elapsed());
+
+    proxy.set(Line::Open);
+    let until = Instant::now() + Duration::from_secs(30);
+    let end = loop {
+        match log.append(conformance::event(held, "end")).await {
+            Ok(appended) => break appended,
+            Err(error) => assert!(Instant::now() < until, "no connection again: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let Appended::New(end) = end else { panic!("{end:?}") };
+    let records = conformance::read_until(&log, log.slices()[0].shards(), before, (held, end), &[held]).await;
+    assert_eq!(records.len(), 1, "some were sent late");
+}
+
+/// A publish that waited on its way lands whenever it gets through, if the connection lasts: its
+/// outcome is unknown after 5 s, and readers tell by its stamp that it is void (rule P4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_on_its_way_lands_late() {
+    let proxy = Proxy::start().await;
+    let mut config = log_config();
+    config.nats.urls = vec![proxy.url.clone()];
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let (conversation, stamp) = (conformance::fresh(), log.now().await.unwrap());
+    proxy.set(Line::Held);
+    let answer = log.append(conformance::event(conversation, "late")).await;
+    assert!(matches!(answer, Err(AppendError::OutcomeUnknown(_))), "{answer:?}");
+    proxy.set(Line::Open);
+    let mut reader = log.read(log.slices()[0], log.slices()[0].shards(), Position::START).await.unwrap();
+    let records = tokio::time::timeout(Duration::from_secs(30), reader.next(1)).await.unwrap().unwrap();
+    assert_eq!(records[0].conversation, conversation);
+    assert!(records[0].log_time >= stamp.plus_millis(4_900), "{} after {stamp}", records[0].log_time);
+}
+
+/// A stream that was deleted and made anew under the same name is noticed by the first answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_made_anew_is_fenced() {
+    let config = log_config();
+    let log = NatsLog::connect(config.clone(), Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    for _ in 0..5 {
+        conformance::append_new(&log, conformance::event(conformance::fresh(), "x")).await;
+    }
+    let mut reader = log.read(log.slices()[0], log.slices()[0].shards(), Position::START).await.unwrap();
+    reader.next(5).await.unwrap();
+    let client = async_nats::connect(config.nats.urls).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let mut streams = jetstream.streams();
+    let marked = loop {
+        let info = streams.next().await.unwrap().unwrap();
+        if log.state(log.slices()[0]).await.unwrap().incarnation
+            == info.config.metadata.get("reedi-incarnation").cloned().unwrap_or_default()
+        {
+            break info.config;
+        }
+    };
+    jetstream.delete_stream(&marked.name).await.unwrap();
+    jetstream.create_stream(marked).await.unwrap();
+    let answer = log.append(conformance::event(conformance::fresh(), "y")).await;
+    assert!(matches!(answer, Err(AppendError::Fenced(_))), "{answer:?}");
+    assert!(log.fenced().is_some());
+    assert!(matches!(log.now().await, Err(ReadError::Fenced(_))));
+    let slice = log.slices()[0];
+    assert!(matches!(log.read(slice, slice.shards(), Position::START).await, Err(ReadError::Fenced(_))));
+    let spent = tokio::time::timeout(Duration::from_secs(10), reader.next(1)).await.unwrap();
+    assert!(spent.is_err(), "a reader of a fenced log goes on: {spent:?}");
 }

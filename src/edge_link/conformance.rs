@@ -4,8 +4,8 @@
 //! A check panics with what it found; there is nothing to return.
 
 use super::{
-    Coverage, EdgeId, EdgeLinkPort, Fleeting, Generation, Inbound, LinkEvent, PresenceChange, ToEdge, ToWorkers,
-    WorkerId,
+    Coverage, EdgeId, EdgeLinkPort, Fleeting, Generation, Inbound, LinkEvent, PresenceChange, ToEdge,
+    ToWorkers, WorkerId,
 };
 use reedi_protocol::event::PresenceStatus;
 use reedi_protocol::{AccountId, ConversationKey, Epoch, Position, Shard, Timestamp};
@@ -86,7 +86,11 @@ async fn take<T>(inbound: &mut Inbound<T>) -> Option<T> {
 ///
 /// # Panics
 /// If it never comes.
-pub async fn send_until_heard<T, F>(inbound: &mut Inbound<T>, send: impl Fn() -> F, wanted: impl Fn(&T) -> bool) -> T
+pub async fn send_until_heard<T, F>(
+    inbound: &mut Inbound<T>,
+    send: impl Fn() -> F,
+    wanted: impl Fn(&T) -> bool,
+) -> T
 where
     F: Future<Output = Result<(), super::LinkError>>,
 {
@@ -109,14 +113,19 @@ pub async fn reaches_the_edge_named<L: EdgeLinkPort>(link: &L) {
     let (mut to_one, _presence) = link.listen_as_edge(one).await.expect("listening");
     let (mut to_other, _presence) = link.listen_as_edge(other).await.expect("listening");
     let frame = numbered(sender, 1);
-    let heard = send_until_heard(&mut to_one, || link.to_edge(one, frame.clone()), |heard| *heard == frame).await;
+    let heard =
+        send_until_heard(&mut to_one, || link.to_edge(one, frame.clone()), |heard| *heard == frame).await;
     assert_eq!(heard, frame);
     // Whatever was wrongly sent to the other came before this.
     let mark = numbered(sender, 2);
-    let heard = send_until_heard(&mut to_other, || link.to_edge(other, mark.clone()), |heard| {
-        assert_ne!(*heard, frame, "a frame came to an edge that it was not for");
-        *heard == mark
-    });
+    let heard = send_until_heard(
+        &mut to_other,
+        || link.to_edge(other, mark.clone()),
+        |heard| {
+            assert_ne!(*heard, frame, "a frame came to an edge that it was not for");
+            *heard == mark
+        },
+    );
     heard.await;
 }
 
@@ -161,7 +170,12 @@ pub async fn reaches_all_edges_and_workers<L: EdgeLinkPort>(link: &L) {
     let leaving = edge();
     let frames = [
         ToWorkers::Routes { edge: leaving, from: 1, to: 2, came: vec![account()], left: vec![account()] },
-        ToWorkers::Snapshot { edge: leaving, version: 3, accounts: vec![account()], through: vec![(Shard(1), position(5))] },
+        ToWorkers::Snapshot {
+            edge: leaving,
+            version: 3,
+            accounts: vec![account()],
+            through: vec![(Shard(1), position(5))],
+        },
         ToWorkers::Repeat { edge: leaving, shard: Shard(255), after: position(9) },
         ToWorkers::Fleeting {
             conversation: ConversationKey::from_u64(8),

@@ -147,7 +147,8 @@ pub async fn reads_from_anywhere<L: LogPort>(log: &L) {
     }
     // At the end there is nothing, until there is something.
     let slice = slice_of(log, conversation.shard());
-    let reader = soon("a reader", log.read(slice, [conversation.shard()].into_iter().collect(), positions[9])).await;
+    let reader =
+        soon("a reader", log.read(slice, [conversation.shard()].into_iter().collect(), positions[9])).await;
     let mut reader = reader.expect("a reader at the end");
     let next = append_new(log, event(conversation, "later")).await;
     let records = soon("a later record", reader.next(10)).await.expect("a later record");
@@ -208,8 +209,10 @@ pub async fn knows_duplicates<L: LogPort>(log: &L) {
     // At once: one is new, the others are told its place or to ask again.
     let same = Append { duplicate_key: key(), ..event(conversation, "at once") };
     let answers = join_all((0..8).map(|_| log.append(same.clone()))).await;
-    let new: Vec<Position> =
-        answers.iter().filter_map(|answer| if let Ok(Appended::New(p)) = answer { Some(*p) } else { None }).collect();
+    let new: Vec<Position> = answers
+        .iter()
+        .filter_map(|answer| if let Ok(Appended::New(p)) = answer { Some(*p) } else { None })
+        .collect();
     assert_eq!(new.len(), 1, "one key, so one record: {answers:?}");
     for answer in answers {
         let is_right = match &answer {
@@ -341,7 +344,8 @@ pub async fn loses_nothing_to_a_cancelled_wait<L: LogPort>(log: &L) {
         }
     };
     soon("reading with dropped waits", async { tokio::join!(writing, reading) }).await;
-    let numbers = found.iter().map(|record| u16::from_be_bytes(record.payload[..].try_into().expect("a number")));
+    let numbers =
+        found.iter().map(|record| u16::from_be_bytes(record.payload[..].try_into().expect("a number")));
     assert_eq!(numbers.collect::<Vec<_>>(), (0..RECORDS).collect::<Vec<_>>());
 }
 
@@ -357,7 +361,11 @@ pub async fn tells_the_time<L: LogPort>(log: &L) {
     let stored = soon("get", log.get(conversation.shard(), position)).await.expect("get").expect("a record");
     assert!(stored.log_time.plus_millis(SLACK_MS) >= before, "{} is before {before}", stored.log_time);
     assert!(after.plus_millis(SLACK_MS) >= stored.log_time, "{} is after {after}", stored.log_time);
-    assert!(stored.log_time > Timestamp::from_millis(1_700_000_000_000), "no clock shows {}", stored.log_time);
+    assert!(
+        stored.log_time > Timestamp::from_millis(1_700_000_000_000),
+        "no clock shows {}",
+        stored.log_time
+    );
 }
 
 /// Trimming forgets up to the position and nothing above; what is forgotten cannot be read.

@@ -86,7 +86,11 @@ pub async fn a_released_unit_is_free<O: OwnershipPort>(ownership: &O) {
     let lease = take(ownership, role, 2, &old).await;
     ownership.release(&lease, &old).await.expect("release");
     let newer = take(ownership, role, 2, &new).await;
-    assert_eq!(ownership.release(&lease, &old).await, Err(OwnershipError::Lost), "releasing what is another's");
+    assert_eq!(
+        ownership.release(&lease, &old).await,
+        Err(OwnershipError::Lost),
+        "releasing what is another's"
+    );
     assert!(ownership.renew(&newer, &new).await.is_ok(), "the new holder keeps it");
 }
 
@@ -146,7 +150,8 @@ pub async fn workers_come_and_go<O: OwnershipPort>(ownership: &O) {
         workers.sort();
         workers
     };
-    eventually("both are listed, once each", || async { listed().await == [one.clone(), other.clone()] }).await;
+    eventually("both are listed, once each", || async { listed().await == [one.clone(), other.clone()] })
+        .await;
     ownership.withdraw(role, &one).await.expect("withdraw");
     eventually("one has left", || async { listed().await == [other.clone()] }).await;
     ownership.withdraw(role, &other).await.expect("withdraw");

@@ -123,11 +123,7 @@ impl OwnershipPort for InProcessOwnership {
         Ok(self.state.lock().plans.get(&role).cloned().unwrap_or_default())
     }
 
-    async fn put_plan(
-        &self,
-        role: ShardedRole,
-        plan: &BTreeMap<u16, String>,
-    ) -> Result<(), OwnershipError> {
+    async fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> Result<(), OwnershipError> {
         self.state.lock().plans.insert(role, plan.clone());
         Ok(())
     }

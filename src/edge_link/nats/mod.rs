@@ -65,7 +65,8 @@ impl NatsLink {
         let live = shared.connection.live().ok_or_else(|| away("NATS is disconnected".to_owned()))?;
         let number = shared.next_frame.fetch_add(1, Ordering::Relaxed);
         let most = live.client.max_payload();
-        let parts = wire::encode(frame, shared.sender, number, most).map_err(|error| away(error.to_string()))?;
+        let parts =
+            wire::encode(frame, shared.sender, number, most).map_err(|error| away(error.to_string()))?;
         let deadline = Instant::now() + SEND_WITHIN;
         for part in parts {
             match timeout_at(deadline, live.client.publish(subject.clone(), part)).await {

@@ -170,7 +170,8 @@ mod tests {
         let frames: Vec<Vec<u8>> = (0..3_u8).map(|n| vec![n; 250]).collect();
         let parts: Vec<Vec<Bytes>> =
             (0..3).map(|n| encode(&frames[n], n as u64, 1, 100 + HEADER_BYTES).unwrap()).collect();
-        let mixed: Vec<Bytes> = (0..3).flat_map(|part| parts.iter().map(move |of| of[part].clone())).collect();
+        let mixed: Vec<Bytes> =
+            (0..3).flat_map(|part| parts.iter().map(move |of| of[part].clone())).collect();
         assert_eq!(give(&mut Assembly::default(), &mixed), frames);
     }
 

@@ -111,7 +111,10 @@ impl Live {
 
     async fn count_unanswered(&self) {
         if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MOST {
-            tracing::warn!(unanswered = UNANSWERED_MOST, "a NATS client has too many open requests; renewing it");
+            tracing::warn!(
+                unanswered = UNANSWERED_MOST,
+                "a NATS client has too many open requests; renewing it"
+            );
             // Only full or closed queues fail here, and then the connection ends by itself.
             let _ = self.client.force_reconnect().await;
         }
@@ -223,7 +226,8 @@ impl Shared {
         let leaving = Arc::new(Notify::new());
         let options = self.options(server, &lost, &leaving).await?;
         let nowhere: ServerAddr = NOWHERE.parse().map_err(|error: std::io::Error| error.to_string())?;
-        let client = options.connect(vec![server.clone(), nowhere]).await.map_err(|error| error.to_string())?;
+        let client =
+            options.connect(vec![server.clone(), nowhere]).await.map_err(|error| error.to_string())?;
         Ok((Arc::new(Live { client, lost, unanswered: AtomicU32::new(0) }), leaving))
     }
 
@@ -279,9 +283,11 @@ fn give_up() -> impl Fn(Vec<async_nats::Server>, async_nats::ServerInfo) -> Read
     move |servers, _| {
         let first = !began.swap(true, Ordering::Relaxed);
         let nowhere = servers.into_iter().find(|server| server.addr.port() == 0).filter(|_| !first);
-        ready(nowhere.map(|server| async_nats::ReconnectToServer {
-            addr: server.addr,
-            delay: Some(Duration::ZERO),
-        }))
+        ready(
+            nowhere.map(|server| async_nats::ReconnectToServer {
+                addr: server.addr,
+                delay: Some(Duration::ZERO),
+            }),
+        )
     }
 }

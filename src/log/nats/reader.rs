@@ -108,11 +108,8 @@ impl NatsReader {
                 "idle_heartbeat": u64::try_from(HEARTBEAT.as_nanos()).unwrap_or(u64::MAX),
             });
             let question = Bytes::from(question.to_string());
-            let sent = self.live.client.publish_with_reply(
-                self.next_subject.clone(),
-                self.inbox.clone(),
-                question,
-            );
+            let sent =
+                self.live.client.publish_with_reply(self.next_subject.clone(), self.inbox.clone(), question);
             sent.await.map_err(|error| ReadError::Unavailable(error.to_string()))?;
             self.asked += ASK_RECORDS;
             self.heard = Instant::now();

@@ -124,7 +124,12 @@ impl SliceStream {
         if info.config.max_bytes == max_bytes && info.config.num_replicas == config.replicas {
             return Ok(());
         }
-        tracing::info!(stream = self.name, max_bytes, replicas = config.replicas, "changing the stream's limits");
+        tracing::info!(
+            stream = self.name,
+            max_bytes,
+            replicas = config.replicas,
+            "changing the stream's limits"
+        );
         let mut changed = info.config.rest.clone();
         changed.insert("metadata".to_owned(), json!(info.config.metadata));
         changed.insert("max_bytes".to_owned(), json!(max_bytes));
@@ -256,7 +261,8 @@ impl Shared {
         let stream = self.slice_of(shard);
         // `no_erase: false`: overwritten on every replica, not only forgotten.
         let question = json!({ "seq": position.sequence(), "no_erase": false });
-        let answer = self.reading()?.ask::<serde_json::Value>(api::message_delete(&stream.name), &question).await;
+        let answer =
+            self.reading()?.ask::<serde_json::Value>(api::message_delete(&stream.name), &question).await;
         match answer {
             Err(error) if !error.is_refusal(&[code::NO_MESSAGE, code::NO_SEQUENCE]) => Err(error.into()),
             _ => Ok(()),
@@ -272,7 +278,9 @@ pub(super) async fn watch(shared: Arc<Shared>) {
         for stream in &shared.slices {
             match live.client.subscribe(api::leader_elected(&stream.name)).await {
                 Ok(subscription) => elections.push(subscription),
-                Err(error) => tracing::warn!(stream = stream.name, why = %error, "cannot hear of new leaders"),
+                Err(error) => {
+                    tracing::warn!(stream = stream.name, why = %error, "cannot hear of new leaders")
+                }
             }
         }
         let mut elections = select_all(elections);

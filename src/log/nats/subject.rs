@@ -21,7 +21,8 @@ impl Namespace {
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let fits = !name.is_empty() && name.len() <= Self::BYTES_MOST;
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_';
         (fits && name.bytes().all(plain)).then(|| Self(name.to_owned()))
     }
 
@@ -196,7 +197,11 @@ pub(crate) mod api {
             _ => return None,
         };
         let number = |at: usize| numbers.get(at).and_then(|part: &&str| part.parse().ok());
-        Some(Delivered { stream_sequence: number(0)?, consumer_sequence: number(1)?, log_time_ns: number(2)? })
+        Some(Delivered {
+            stream_sequence: number(0)?,
+            consumer_sequence: number(1)?,
+            log_time_ns: number(2)?,
+        })
     }
 }
 

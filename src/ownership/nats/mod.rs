@@ -69,7 +69,8 @@ impl NatsOwnership {
     pub async fn connect(config: &NatsOwnershipConfig) -> Result<Self, NatsConfigError> {
         let connection = NatsConnection::open(&config.nats, "ownership").await?;
         let life = Duration::from_millis(LEASE_MS);
-        let leases = BucketStore::new(connection.clone(), config.namespace.leases(), config.replicas, Some(life));
+        let leases =
+            BucketStore::new(connection.clone(), config.namespace.leases(), config.replicas, Some(life));
         let plans = BucketStore::new(connection, config.namespace.plans(), config.replicas, None);
         leases.open().await;
         plans.open().await;
@@ -217,7 +218,8 @@ impl OwnershipPort for NatsOwnership {
         let Some(value) = self.shared.plans.newest(&key).await?.and_then(|entry| entry.value) else {
             return Ok(BTreeMap::new());
         };
-        serde_json::from_slice(&value).map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))
+        serde_json::from_slice(&value)
+            .map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))
     }
 
     async fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> Result<(), OwnershipError> {
