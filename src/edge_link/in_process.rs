@@ -33,7 +33,11 @@ fn give_all<'a, T: 'a>(
     ends: impl Iterator<Item = &'a Sender<T>>,
     frame: impl Fn() -> T,
 ) -> Result<(), LinkError> {
-    ends.fold(Ok(()), |sofar, end| give(end, frame()).and(sofar))
+    let mut outcome = Ok(());
+    for end in ends {
+        outcome = give(end, frame()).and(outcome);
+    }
+    outcome
 }
 
 impl EdgeLinkPort for InProcessLink {
@@ -74,5 +78,15 @@ impl EdgeLinkPort for InProcessLink {
         ends.workers.retain(|_, end| !end.is_closed());
         ends.workers.insert(worker, frames);
         Ok(inbound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn conforms() {
+        crate::edge_link::conformance::all(&InProcessLink::default()).await;
     }
 }

@@ -1,7 +1,9 @@
 //! The edge link: between delivery workers and edges. It may lose, repeat and reorder; numbers in
 //! its frames (coverage, route versions) let either side notice and ask again (rule P5).
 
+pub mod conformance;
 pub mod in_process;
+pub mod nats;
 
 use bytes::Bytes;
 use reedi_protocol::event::PresenceStatus;
@@ -149,12 +151,14 @@ pub trait EdgeLinkPort: Clone + Send + Sync + 'static {
 #[derive(Clone)]
 pub enum EdgeLink {
     InProcess(in_process::InProcessLink),
+    Nats(nats::NatsLink),
 }
 
 macro_rules! on_adapter {
     ($self:ident, $link:ident => $call:expr) => {
         match $self {
             EdgeLink::InProcess($link) => $call,
+            EdgeLink::Nats($link) => $call,
         }
     };
 }

@@ -1,7 +1,9 @@
 //! Ownership: which worker owns a lease unit now, and which should (rule P3).
 
+pub mod conformance;
 pub mod in_process;
 pub mod keep;
+pub mod nats;
 
 use crate::edge_link::Generation;
 use crate::log::ShardSet;
@@ -78,40 +80,75 @@ pub enum OwnershipError {
 
 /// The port. Both adapters pass the conformance suite. A worker's name is its own, fresh at every start.
 pub trait OwnershipPort: Clone + Send + Sync + 'static {
-    /// Takes a lease that nobody holds; `None` if somebody does.
-    fn acquire(&self, role: ShardedRole, unit: u16, worker: &str) -> impl Future<Output = Result<Option<Lease>, OwnershipError>> + Send;
+    /// Takes a lease that nobody else holds; `None` if somebody does. Whoever holds it already gets it
+    /// anew, with a higher generation: the answer to its first ask may have been lost.
+    fn acquire(
+        &self,
+        role: ShardedRole,
+        unit: u16,
+        worker: &str,
+    ) -> impl Future<Output = Result<Option<Lease>, OwnershipError>> + Send;
 
-    /// Holds on to it for another [`LEASE_MS`].
-    fn renew(&self, lease: &Lease, worker: &str) -> impl Future<Output = Result<Lease, OwnershipError>> + Send;
+    /// Holds on to it for another [`LEASE_MS`]. An earlier token of the same holding does too: the
+    /// answer to a renewal may have been lost.
+    fn renew(
+        &self,
+        lease: &Lease,
+        worker: &str,
+    ) -> impl Future<Output = Result<Lease, OwnershipError>> + Send;
 
     /// Gives it back, so that another need not wait.
-    fn release(&self, lease: &Lease, worker: &str) -> impl Future<Output = Result<(), OwnershipError>> + Send;
+    fn release(&self, lease: &Lease, worker: &str)
+    -> impl Future<Output = Result<(), OwnershipError>> + Send;
 
     /// Who holds which unit of `role`.
-    fn holders(&self, role: ShardedRole) -> impl Future<Output = Result<BTreeMap<u16, String>, OwnershipError>> + Send;
+    fn holders(
+        &self,
+        role: ShardedRole,
+    ) -> impl Future<Output = Result<BTreeMap<u16, String>, OwnershipError>> + Send;
 
     /// Says that `worker` is there for another [`LEASE_MS`].
-    fn announce(&self, role: ShardedRole, worker: &str) -> impl Future<Output = Result<(), OwnershipError>> + Send;
+    fn announce(
+        &self,
+        role: ShardedRole,
+        worker: &str,
+    ) -> impl Future<Output = Result<(), OwnershipError>> + Send;
 
     /// Says that `worker` leaves.
-    fn withdraw(&self, role: ShardedRole, worker: &str) -> impl Future<Output = Result<(), OwnershipError>> + Send;
+    fn withdraw(
+        &self,
+        role: ShardedRole,
+        worker: &str,
+    ) -> impl Future<Output = Result<(), OwnershipError>> + Send;
 
     /// Who is there.
     fn workers(&self, role: ShardedRole) -> impl Future<Output = Result<Vec<String>, OwnershipError>> + Send;
 
     /// Elects whoever writes the plan: true while it is `candidate`, who asks every [`RENEW_MS`].
-    fn lead(&self, role: ShardedRole, candidate: &str) -> impl Future<Output = Result<bool, OwnershipError>> + Send;
+    fn lead(
+        &self,
+        role: ShardedRole,
+        candidate: &str,
+    ) -> impl Future<Output = Result<bool, OwnershipError>> + Send;
 
     /// Who should own which unit; empty while nobody has written it.
-    fn plan(&self, role: ShardedRole) -> impl Future<Output = Result<BTreeMap<u16, String>, OwnershipError>> + Send;
+    fn plan(
+        &self,
+        role: ShardedRole,
+    ) -> impl Future<Output = Result<BTreeMap<u16, String>, OwnershipError>> + Send;
 
-    fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> impl Future<Output = Result<(), OwnershipError>> + Send;
+    fn put_plan(
+        &self,
+        role: ShardedRole,
+        plan: &BTreeMap<u16, String>,
+    ) -> impl Future<Output = Result<(), OwnershipError>> + Send;
 }
 
 /// The ownership of this process.
 #[derive(Clone)]
 pub enum Ownership {
     InProcess(in_process::InProcessOwnership),
+    Nats(nats::NatsOwnership),
 }
 
 macro_rules! dispatch {
@@ -120,6 +157,7 @@ macro_rules! dispatch {
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$out, OwnershipError> {
                 match self {
                     Ownership::InProcess(ownership) => ownership.$name($($arg),*).await,
+                    Ownership::Nats(ownership) => ownership.$name($($arg),*).await,
                 }
             })*
         }

@@ -1,0 +1,293 @@
+//! A connection to NATS that never sends late. `async_nats` keeps what is published while it is
+//! disconnected and sends it after it reconnects, however late; rule P4 makes a late record void, and
+//! this keeps late records rare: a client that lost its server is thrown away with all it holds, and a
+//! new one is built.
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, ServerAddr};
+use bytes::Bytes;
+use parking_lot::RwLock;
+use std::future::{Ready, ready};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Where NATS is and how to be let in.
+#[derive(Clone, Debug, Default)]
+pub struct NatsConfig {
+    /// `nats://host:port`, or `tls://`; any of them leads to the whole cluster.
+    pub urls: Vec<String>,
+    /// A `.creds` file of JWT and key. Read again at every connect, so that it may be renewed.
+    pub credentials_file: Option<PathBuf>,
+    /// Whom to trust, in PEM; the system's authorities unless told.
+    pub ca_file: Option<PathBuf>,
+    /// Refuse a server without TLS.
+    pub tls: bool,
+}
+
+/// A configuration that no waiting can mend.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NatsConfigError {
+    #[error("no NATS server is named")]
+    NoServer,
+    #[error("{url} is no address of a NATS server: {why}")]
+    Url { url: String, why: String },
+}
+
+/// Time for one server to take a connection and let us in.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// Between questions whether the server still is there. Two unanswered ones end the connection, so a
+/// server that hangs is given up within 12 s, about when edges give up on it (rule P5: 10 s).
+const PING_EVERY: Duration = Duration::from_secs(4);
+/// Between tries to connect: the first and the longest.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+/// Requests without an answer after which a client is thrown away. `async_nats` keeps some 150 bytes
+/// for each for as long as the client lives; this bounds it to 3 MB.
+const UNANSWERED_MOST: u32 = 20_000;
+/// An address where nobody listens, ever (RFC 6335: port 0 is reserved). A client that lost its server
+/// is sent there by [`give_up`], for want of a way to tell it not to reconnect.
+const NOWHERE: &str = "nats://127.0.0.1:0";
+
+/// One client, from its connect to the loss of its server.
+pub(crate) struct Live {
+    pub(crate) client: Client,
+    /// Cancelled when the server is gone.
+    pub(crate) lost: CancellationToken,
+    unanswered: AtomicU32,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// It never left this process.
+    #[error("{0}")]
+    NotSent(String),
+    /// Nobody listens there: surely nobody has it.
+    #[error("nobody answers for it now")]
+    NoResponders,
+    /// It may have arrived.
+    #[error("{0}")]
+    Unanswered(String),
+}
+
+impl Live {
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Sends a request and waits for its answer until `deadline`.
+    pub(crate) async fn request(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: tokio::time::Instant,
+    ) -> Result<Message, RequestError> {
+        if self.is_lost() {
+            return Err(RequestError::NotSent("NATS is disconnected".to_owned()));
+        }
+        let mut request = Request::new().payload(payload).timeout(None);
+        request.headers = headers;
+        tokio::select! {
+            biased;
+            answer = self.client.send_request(subject, request) => answer.map_err(|error| {
+                use async_nats::client::RequestErrorKind::{InvalidSubject, MaxPayloadExceeded, NoResponders};
+                match error.kind() {
+                    NoResponders => RequestError::NoResponders,
+                    InvalidSubject | MaxPayloadExceeded => RequestError::NotSent(error.to_string()),
+                    _ => RequestError::Unanswered(error.to_string()),
+                }
+            }),
+            () = self.lost.cancelled() => Err(RequestError::Unanswered("the connection was lost".to_owned())),
+            () = tokio::time::sleep_until(deadline) => {
+                self.count_unanswered().await;
+                Err(RequestError::Unanswered("no answer in time".to_owned()))
+            }
+        }
+    }
+
+    async fn count_unanswered(&self) {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MOST {
+            tracing::warn!(
+                unanswered = UNANSWERED_MOST,
+                "a NATS client has too many open requests; renewing it"
+            );
+            // Only full or closed queues fail here, and then the connection ends by itself.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+}
+
+/// Keeps one [`Live`] client at a time. Cheap to clone; ends with the last clone.
+#[derive(Clone)]
+pub(crate) struct NatsConnection {
+    shared: Arc<Shared>,
+    _stop: Arc<DropGuard>,
+}
+
+struct Shared {
+    servers: Vec<ServerAddr>,
+    config: NatsConfig,
+    /// What the connection is for, as logs and the server's connection list name it.
+    what: &'static str,
+    next_server: AtomicUsize,
+    current: RwLock<Option<Arc<Live>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl NatsConnection {
+    /// Waits until NATS lets us in, saying in the log what it waits for.
+    pub(crate) async fn open(config: &NatsConfig, what: &'static str) -> Result<Self, NatsConfigError> {
+        if config.urls.is_empty() {
+            return Err(NatsConfigError::NoServer);
+        }
+        let servers = config.urls.iter().map(|url| {
+            url.parse().map_err(|error: std::io::Error| NatsConfigError::Url {
+                url: url.clone(),
+                why: error.to_string(),
+            })
+        });
+        let servers: Vec<ServerAddr> = servers.collect::<Result<_, _>>()?;
+        // Processes that start together must not all go to the server named first.
+        let next_server = AtomicUsize::new(rand::random_range(0..servers.len()));
+        let shared = Arc::new(Shared {
+            servers,
+            config: config.clone(),
+            what,
+            next_server,
+            current: RwLock::new(None),
+            changed: watch::Sender::new(0),
+        });
+        let stop = CancellationToken::new();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&shared).keep_connected()));
+        let connection = Self { shared, _stop: Arc::new(stop.drop_guard()) };
+        connection.connected().await;
+        Ok(connection)
+    }
+
+    /// The client, unless it has lost its server.
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.shared.current.read().as_ref().filter(|live| !live.is_lost()).cloned()
+    }
+
+    /// Waits for a client that has its server.
+    pub(crate) async fn connected(&self) -> Arc<Live> {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            if let Some(live) = self.live() {
+                return live;
+            }
+            // The sender lives as long as `self`.
+            let _ = changed.changed().await;
+        }
+    }
+}
+
+impl Shared {
+    async fn keep_connected(self: Arc<Self>) {
+        loop {
+            let (live, leaving) = self.connect_until_done().await;
+            *self.current.write() = Some(Arc::clone(&live));
+            self.changed.send_modify(|count| *count += 1);
+            tokio::select! {
+                () = live.lost.cancelled() => {
+                    *self.current.write() = None;
+                    tracing::warn!(what = self.what, "lost the connection to NATS; building a new one");
+                }
+                // The server says that it will leave: take another while this one still answers what
+                // is under way.
+                () = leaving.notified() => tracing::info!(what = self.what, "the NATS server is leaving; moving on"),
+            }
+        }
+    }
+
+    async fn connect_until_done(&self) -> (Arc<Live>, Arc<Notify>) {
+        let mut delay = RETRY_FIRST;
+        loop {
+            let turn = self.next_server.fetch_add(1, Ordering::Relaxed);
+            let server = &self.servers[turn % self.servers.len()];
+            match self.connect(server).await {
+                Ok(connected) => return connected,
+                Err(why) => {
+                    let server = format!("{}:{}", server.host(), server.port());
+                    tracing::warn!(what = self.what, server, why, "waiting for NATS");
+                }
+            }
+            tokio::time::sleep(delay.mul_f64(rand::random_range(0.5..1.0))).await;
+            delay = RETRY_MOST.min(delay * 2);
+        }
+    }
+
+    async fn connect(&self, server: &ServerAddr) -> Result<(Arc<Live>, Arc<Notify>), String> {
+        let lost = CancellationToken::new();
+        let leaving = Arc::new(Notify::new());
+        let options = self.options(server, &lost, &leaving).await?;
+        let nowhere: ServerAddr = NOWHERE.parse().map_err(|error: std::io::Error| error.to_string())?;
+        let client =
+            options.connect(vec![server.clone(), nowhere]).await.map_err(|error| error.to_string())?;
+        Ok((Arc::new(Live { client, lost, unanswered: AtomicU32::new(0) }), leaving))
+    }
+
+    async fn options(
+        &self,
+        server: &ServerAddr,
+        lost: &CancellationToken,
+        leaving: &Arc<Notify>,
+    ) -> Result<ConnectOptions, String> {
+        let (ended, leaves) = (lost.clone(), Arc::clone(leaving));
+        let mut options = ConnectOptions::new()
+            .name(format!("reedi {}", self.what))
+            .connection_timeout(CONNECT_WITHIN)
+            .ping_interval(PING_EVERY)
+            .request_timeout(None)
+            .retain_servers_order()
+            .ignore_discovered_servers()
+            // The server, then nowhere.
+            .max_reconnects(2)
+            .reconnect_delay_callback(|_| Duration::ZERO)
+            .reconnect_to_server_callback(give_up())
+            .require_tls(self.config.tls)
+            .event_callback(move |event| {
+                match event {
+                    Event::Disconnected | Event::Closed => ended.cancel(),
+                    Event::LameDuckMode => leaves.notify_one(),
+                    _ => {}
+                }
+                ready(())
+            });
+        if let (Some(user), Some(password)) = (server.username(), server.password()) {
+            options = options.user_and_password(user.to_owned(), password.to_owned());
+        }
+        if let Some(file) = &self.config.ca_file {
+            options = options.add_root_certificates(file.clone());
+        }
+        if let Some(file) = &self.config.credentials_file {
+            options = options
+                .credentials_file(file)
+                .await
+                .map_err(|error| format!("the credentials file {}: {error}", file.display()))?;
+        }
+        Ok(options)
+    }
+}
+
+type NextServer = Option<async_nats::ReconnectToServer>;
+
+/// Lets a client connect once and sends it to [`NOWHERE`] ever after, where it ends at once, with all
+/// that it had not sent.
+fn give_up() -> impl Fn(Vec<async_nats::Server>, async_nats::ServerInfo) -> Ready<NextServer> + Send + Sync {
+    let began = AtomicBool::new(false);
+    move |servers, _| {
+        let first = !began.swap(true, Ordering::Relaxed);
+        let nowhere = servers.into_iter().find(|server| server.addr.port() == 0).filter(|_| !first);
+        ready(
+            nowhere.map(|server| async_nats::ReconnectToServer {
+                addr: server.addr,
+                delay: Some(Duration::ZERO),
+            }),
+        )
+    }
+}

@@ -1,0 +1,184 @@
+//! The NATS adapters against a real NATS: `REEDI_TEST_NATS_URL` names its servers, separated by commas.
+
+#[path = "support_nats/proxy.rs"]
+mod proxy;
+mod support_nats;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use proxy::{Line, Proxy};
+use reedi::edge_link;
+use reedi::edge_link::nats::NatsLink;
+use reedi::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
+use reedi::log::{AppendError, Appended, LogPort, LogReader, ReadError, conformance};
+use reedi::ownership;
+use reedi::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
+use reedi_protocol::{Epoch, Position};
+use std::time::{Duration, Instant};
+use support_nats::{incarnations, log_config};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_conforms() {
+    let log = NatsLog::connect(log_config(), Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    conformance::all(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_four_slices_conforms() {
+    let log = NatsLog::connect(log_config(), Epoch::FIRST, &incarnations(4), &[]).await.unwrap();
+    assert_eq!(log.slices().len(), 4);
+    conformance::all(&log).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_incarnation_is_fenced() {
+    let config = log_config();
+    let first = incarnations(1);
+    let log = NatsLog::connect(config.clone(), Epoch::FIRST, &first, &[]).await.unwrap();
+    conformance::append_new(&log, conformance::event(conformance::fresh(), "x")).await;
+    let other = NatsLog::connect(config.clone(), Epoch::FIRST, &incarnations(1), &[]).await;
+    assert!(matches!(other.err(), Some(NatsLogError::Fenced(_))));
+    assert!(NatsLog::connect(config, Epoch::FIRST, &first, &[]).await.is_ok(), "the same one is let in");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_before_the_watermark_is_fenced() {
+    let stored = (conformance::fresh().shard(), Position::new(Epoch::FIRST, 5).unwrap());
+    let log = NatsLog::connect(log_config(), Epoch::FIRST, &incarnations(1), &[stored]).await;
+    assert!(matches!(log.err(), Some(NatsLogError::Fenced(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_log_says_so() {
+    let config = NatsLogConfig { max_bytes: 1024 * 1024, ..log_config() };
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let large = Bytes::from(vec![7; 100 * 1024]);
+    let mut answer = Ok(());
+    for _ in 0..20 {
+        let append = conformance::event(conformance::fresh(), large.clone());
+        if let Err(error) = log.append(append).await {
+            answer = Err(error);
+            break;
+        }
+    }
+    assert_eq!(answer, Err(AppendError::Full));
+    assert!(log.state(log.slices()[0]).await.unwrap().fill_percent >= 80);
+}
+
+/// Prints what the log takes; 5,000 appends at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_appends_at_once() {
+    let log = NatsLog::connect(log_config(), Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let took = conformance::append_many(&log, 20_000, 5_000, Bytes::from(vec![7; 300])).await;
+    println!("20,000 appends, 5,000 at once: {:.0}/s", 20_000.0 / took.as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_edge_link_conforms() {
+    let NatsLogConfig { nats, namespace, .. } = log_config();
+    let link = NatsLink::connect(&nats, namespace).await.unwrap();
+    edge_link::conformance::all(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ownership_conforms() {
+    let NatsLogConfig { nats, namespace, replicas, .. } = log_config();
+    let config = NatsOwnershipConfig { nats, namespace, replicas, epoch: Epoch::FIRST };
+    let ownership = NatsOwnership::connect(&config).await.unwrap();
+    ownership::conformance::all(&ownership).await;
+}
+
+/// What was handed to the client and did not reach the server before the connection ended is never
+/// sent later, and while there is no connection an append is refused at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_sent_late_after_a_reconnect() {
+    let proxy = Proxy::start().await;
+    let mut config = log_config();
+    config.nats.urls = vec![proxy.url.clone()];
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let before = conformance::append_new(&log, conformance::event(conformance::fresh(), "before")).await;
+
+    proxy.set(Line::Held);
+    let held = conformance::fresh();
+    let began = Instant::now();
+    let appends =
+        futures_util::future::join_all((0..100).map(|_| log.append(conformance::event(held, "held"))));
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.set(Line::Cut);
+    };
+    let (answers, ()) = tokio::join!(appends, cut);
+    assert!(began.elapsed() < Duration::from_secs(4), "the loss was noticed after {:?}", began.elapsed());
+    for answer in answers {
+        assert!(matches!(answer, Err(AppendError::OutcomeUnknown(_))), "{answer:?}");
+    }
+    let began = Instant::now();
+    let refused = log.append(conformance::event(held, "refused")).await;
+    assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_millis(500), "refused after {:?}", began.elapsed());
+
+    proxy.set(Line::Open);
+    let until = Instant::now() + Duration::from_secs(30);
+    let end = loop {
+        match log.append(conformance::event(held, "end")).await {
+            Ok(appended) => break appended,
+            Err(error) => assert!(Instant::now() < until, "no connection again: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let Appended::New(end) = end else { panic!("{end:?}") };
+    let records = conformance::read_until(&log, log.slices()[0].shards(), before, (held, end), &[held]).await;
+    assert_eq!(records.len(), 1, "some were sent late");
+}
+
+/// A publish that waited on its way lands whenever it gets through, if the connection lasts: its
+/// outcome is unknown after 5 s, and readers tell by its stamp that it is void (rule P4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waited_on_its_way_lands_late() {
+    let proxy = Proxy::start().await;
+    let mut config = log_config();
+    config.nats.urls = vec![proxy.url.clone()];
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    let (conversation, stamp) = (conformance::fresh(), log.now().await.unwrap());
+    proxy.set(Line::Held);
+    let answer = log.append(conformance::event(conversation, "late")).await;
+    assert!(matches!(answer, Err(AppendError::OutcomeUnknown(_))), "{answer:?}");
+    proxy.set(Line::Open);
+    let mut reader = log.read(log.slices()[0], log.slices()[0].shards(), Position::START).await.unwrap();
+    let records = tokio::time::timeout(Duration::from_secs(30), reader.next(1)).await.unwrap().unwrap();
+    assert_eq!(records[0].conversation, conversation);
+    assert!(records[0].log_time >= stamp.plus_millis(4_900), "{} after {stamp}", records[0].log_time);
+}
+
+/// A stream that was deleted and made anew under the same name is noticed by the first answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_made_anew_is_fenced() {
+    let config = log_config();
+    let log = NatsLog::connect(config.clone(), Epoch::FIRST, &incarnations(1), &[]).await.unwrap();
+    for _ in 0..5 {
+        conformance::append_new(&log, conformance::event(conformance::fresh(), "x")).await;
+    }
+    let mut reader = log.read(log.slices()[0], log.slices()[0].shards(), Position::START).await.unwrap();
+    reader.next(5).await.unwrap();
+    let client = async_nats::connect(config.nats.urls).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let mut streams = jetstream.streams();
+    let marked = loop {
+        let info = streams.next().await.unwrap().unwrap();
+        if log.state(log.slices()[0]).await.unwrap().incarnation
+            == info.config.metadata.get("reedi-incarnation").cloned().unwrap_or_default()
+        {
+            break info.config;
+        }
+    };
+    jetstream.delete_stream(&marked.name).await.unwrap();
+    jetstream.create_stream(marked).await.unwrap();
+    let answer = log.append(conformance::event(conformance::fresh(), "y")).await;
+    assert!(matches!(answer, Err(AppendError::Fenced(_))), "{answer:?}");
+    assert!(log.fenced().is_some());
+    assert!(matches!(log.now().await, Err(ReadError::Fenced(_))));
+    let slice = log.slices()[0];
+    assert!(matches!(log.read(slice, slice.shards(), Position::START).await, Err(ReadError::Fenced(_))));
+    let spent = tokio::time::timeout(Duration::from_secs(10), reader.next(1)).await.unwrap();
+    assert!(spent.is_err(), "a reader of a fenced log goes on: {spent:?}");
+}
