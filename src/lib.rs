@@ -3,3 +3,4 @@
 
 pub mod domain;
 pub mod edge_link;
+pub mod runtime;

@@ -1,0 +1,108 @@
+//! The log's clock, as a process knows it.
+
+use parking_lot::RwLock;
+use reedi_protocol::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// How often the log's time is to be measured (rule P4): a quartz that is off by 100 ppm drifts 3 ms
+/// in this time.
+pub const MEASURE_EVERY: Duration = Duration::from_secs(30);
+
+/// What time it is at the log: this process's monotonic clock and an offset measured against the log
+/// (rule P4), so that steps of the system clock stamp nothing. Clones share it. It follows tokio's
+/// clock, so that a simulation can pause it.
+#[derive(Clone, Debug)]
+pub struct LogClock {
+    origin: Instant,
+    /// The log's time at `origin`, in milliseconds since 1970.
+    at_origin: Arc<RwLock<AtOrigin>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct AtOrigin {
+    ms: u64,
+    /// When the log was last asked; `None` while only the system clock is known.
+    measured: Option<Instant>,
+}
+
+impl Default for LogClock {
+    fn default() -> Self {
+        Self::from_system()
+    }
+}
+
+impl LogClock {
+    /// Starts from the system's time, until the log's has been measured.
+    #[must_use]
+    pub fn from_system() -> Self {
+        // Before 1970 only on a machine whose clock was never set; the log's own time mends it.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self::starting_at(Timestamp::from_millis(whole_ms(since_1970)))
+    }
+
+    /// Starts from a given time, for a log in the same process and for simulations.
+    #[must_use]
+    pub fn starting_at(now: Timestamp) -> Self {
+        let at_origin = AtOrigin { ms: now.as_millis(), measured: None };
+        Self { origin: Instant::now(), at_origin: Arc::new(RwLock::new(at_origin)) }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let elapsed_ms = whole_ms(self.origin.elapsed());
+        Timestamp::from_millis(self.at_origin.read().ms.saturating_add(elapsed_ms))
+    }
+
+    /// Takes over the log's time as an answer that has just come told it, after `round_trip`: it was
+    /// taken half of that ago, give or take the other half. Gives how far this clock was behind, in
+    /// milliseconds (negative: ahead).
+    pub fn measured(&self, log_time: Timestamp, round_trip: Duration) -> i64 {
+        let now = Instant::now();
+        let there_now_ms = log_time.as_millis().saturating_add(whole_ms(round_trip / 2));
+        let ms = there_now_ms.saturating_sub(whole_ms(now.duration_since(self.origin)));
+        let mut at_origin = self.at_origin.write();
+        let behind_ms = i128::from(ms) - i128::from(at_origin.ms);
+        *at_origin = AtOrigin { ms, measured: Some(now) };
+        i64::try_from(behind_ms).unwrap_or(if behind_ms < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// How long ago the log's time was measured; `None` if never.
+    #[must_use]
+    pub fn measured_ago(&self) -> Option<Duration> {
+        self.at_origin.read().measured.map(|at| at.elapsed())
+    }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_follows_the_log_and_its_own_monotonic_clock() {
+        let clock = LogClock::starting_at(Timestamp::from_millis(1_000_000));
+        assert_eq!(clock.now().as_millis(), 1_000_000);
+        assert_eq!(clock.measured_ago(), None);
+        tokio::time::advance(Duration::from_millis(1_500)).await;
+        assert_eq!(clock.now().as_millis(), 1_001_500);
+
+        let same = clock.clone();
+        assert_eq!(clock.measured(Timestamp::from_millis(1_003_000), Duration::from_millis(20)), 1_510);
+        assert_eq!(same.now().as_millis(), 1_003_010);
+        tokio::time::advance(Duration::from_millis(40)).await;
+        assert_eq!(same.now().as_millis(), 1_003_050);
+        assert_eq!(same.measured_ago(), Some(Duration::from_millis(40)));
+        assert_eq!(same.measured(Timestamp::from_millis(1_000_000), Duration::ZERO), -3_050);
+    }
+
+    #[test]
+    fn the_system_clock_is_a_start() {
+        let now = LogClock::from_system().now().as_millis();
+        assert!(now > 1_700_000_000_000, "{now}");
+    }
+}

@@ -1,0 +1,6 @@
+//! What every role needs of its process: metrics, back-off, leaving, the log's clock.
+
+pub mod backoff;
+pub mod clock;
+pub mod metrics;
+pub mod shutdown;
