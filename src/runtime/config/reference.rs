@@ -42,9 +42,8 @@ fn row(setting: &Setting) -> String {
     };
     let Setting { name, env, flag, .. } = setting;
     let accepted = setting.accepted().replace('|', "\\|");
-    let secret = if setting.secret { " Not shown." } else { "" };
     let doc = setting.doc.replace('|', "\\|");
-    format!("| `{name}` | `{env}` `--{flag}` | {default} | {doc} Wants {accepted}.{secret} |\n")
+    format!("| `{name}` | `{env}` `--{flag}` | {default} | {doc} Wants {accepted}. |\n")
 }
 
 impl Effective {

@@ -4,7 +4,7 @@ use super::{Config, ConfigError, ConfigErrors, SETTINGS, Setting, Source};
 use clap::{Arg, ArgMatches};
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 /// The flag, and with the prefix the variable, that names the configuration file.
@@ -84,7 +84,9 @@ impl Inputs {
         let mut malformed = Vec::new();
         match self.file.map(|(path, text)| (of_file(&path, &text), path)) {
             Some((Ok(entries), path)) => {
-                entries.into_iter().for_each(|(name, text)| put(&name, text, Source::File(path.clone())));
+                entries
+                    .into_iter()
+                    .for_each(|(name, text)| put(&name, text, Source::File(path.to_path_buf())));
             }
             Some((Err(found), _)) => malformed.extend(found.0),
             None => {}
@@ -116,8 +118,8 @@ fn setting(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-fn read(path: &PathBuf) -> Result<String, ConfigErrors> {
-    let failed = |detail: String| ConfigErrors::from(ConfigError::File { path: path.clone(), detail });
+fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let failed = |detail: String| ConfigErrors::from(ConfigError::File { path: path.to_path_buf(), detail });
     let size = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
     if size > FILE_BYTES_MOST {
         return Err(failed(format!("it has more than {FILE_BYTES_MOST} bytes")));
@@ -156,22 +158,22 @@ fn is_service_link(name: &str, text: &str) -> bool {
 }
 
 /// A file's settings by name. Tables stand for a prefix: `url` under `[nats]` is `nats_url`.
-fn of_file(path: &PathBuf, text: &str) -> Result<Vec<(String, String)>, ConfigErrors> {
+fn of_file(path: &Path, text: &str) -> Result<Vec<(String, String)>, ConfigErrors> {
     let table: toml::Table = toml::from_str(text).map_err(|error: toml::de::Error| {
         // Its own display quotes the line, and with it perhaps a secret.
         let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].lines().count().max(1));
         let detail = format!("line {line}: {}", error.message().lines().next().unwrap_or_default());
-        ConfigError::File { path: path.clone(), detail }
+        ConfigError::File { path: path.to_path_buf(), detail }
     })?;
     let mut entries = Vec::new();
     let mut errors = Vec::new();
     flatten("", table, &mut |name, value| {
         if entries.iter().any(|(seen, _)| *seen == name) {
-            errors.push(ConfigError::Twice { name, path: path.clone() });
+            errors.push(ConfigError::Twice { name, path: path.to_path_buf() });
         } else if let Some(text) = as_text(&value) {
             entries.push((name, text));
         } else {
-            errors.push(ConfigError::wrong(&name, &Source::File(path.clone()), value.type_str()));
+            errors.push(ConfigError::wrong(&name, &Source::File(path.to_path_buf()), value.type_str()));
         }
     });
     ConfigErrors::none_or(errors)?;

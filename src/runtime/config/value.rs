@@ -179,7 +179,7 @@ impl Value for ByteSize {
     }
 
     fn show(&self) -> String {
-        let exact = |shift: u32| self.0 % (1 << shift) == 0;
+        let exact = |shift: u32| self.0.is_multiple_of(1 << shift);
         BYTE_UNITS[..4]
             .iter()
             .rev()
