@@ -2,5 +2,6 @@
 //! orders it (`log`), delivery workers push it (`delivery`), writers store it (`writer`, `store`).
 
 pub mod domain;
+pub mod edge;
 pub mod edge_link;
 pub mod runtime;

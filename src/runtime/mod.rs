@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod health;
 pub mod metrics;
+pub mod own_secrets;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace_context;

@@ -1,0 +1,3 @@
+//! The edge: where clients come in.
+
+pub mod authenticate;
