@@ -4,4 +4,6 @@
 pub mod domain;
 pub mod edge;
 pub mod edge_link;
+pub mod people;
 pub mod runtime;
+pub mod store;

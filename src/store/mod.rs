@@ -1,5 +1,6 @@
 //! The store: what the log's events came to, for reading. One small trait per kind of record.
 
+pub mod conformance;
 pub mod embedded;
 
 use crate::domain::conversation::ConversationState;

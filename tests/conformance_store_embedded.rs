@@ -1,0 +1,144 @@
+//! The embedded store against the store's conformance suite, in memory and on disk.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use reedi::store::conformance::replay::{self, Orders, Step};
+use reedi::store::conformance::{self, fresh};
+use reedi::store::embedded::EmbeddedStore;
+use reedi::store::embedded::clock::Clock;
+use reedi::store::{
+    Conversations, Inboxes, Messages, Order, Preferences, Range, StoreError, StorePort, Writes,
+};
+use reedi_protocol::Position;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A new directory, removed at the end.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("reedi-store-{}", fresh::account()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory_it_conforms() {
+    conformance::all(&EmbeddedStore::in_memory(Clock::system())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_disk_it_conforms() {
+    let dir = Dir::new();
+    conformance::all(&EmbeddedStore::open(dir.path()).unwrap()).await;
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (any::<u8>(), any::<u8>(), any::<u8>(), any::<bool>());
+    prop::collection::vec(step.prop_map(|(what, target, who, flag)| Step { what, target, who, flag }), 0..60)
+}
+
+fn converges(store: &EmbeddedStore, cases: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut runner = TestRunner::new(ProptestConfig { cases, ..ProptestConfig::default() });
+    runner
+        .run(&(steps(), any::<u64>()), |(steps, seed)| {
+            runtime.block_on(replay::replay_converges(store, &steps, seed, Orders::Any));
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn in_memory_replay_converges_in_any_order() {
+    converges(&EmbeddedStore::in_memory(Clock::system()), 256);
+}
+
+#[test]
+fn on_disk_replay_converges_in_any_order() {
+    let dir = Dir::new();
+    converges(&EmbeddedStore::open(dir.path()).unwrap(), 16);
+}
+
+#[tokio::test]
+async fn what_was_answered_for_is_there_after_reopening() {
+    let dir = Dir::new();
+    let (conversation, account) = (fresh::conversation(), fresh::account());
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let written: Vec<_> = (1..=500)
+        .map(|n| fresh::message(conversation, fresh::position(n), account, &format!("message {n}")))
+        .collect();
+    for batch in written.chunks(100) {
+        store.apply(batch).await.unwrap();
+    }
+    store.claim_direct(account, fresh::account(), conversation).await.unwrap();
+    store.set_block(account, fresh::account(), true).await.unwrap();
+    let read = async |store: &EmbeddedStore| {
+        let range = Range::after(Position::START);
+        let messages = store.messages(conversation, range, Order::OldestFirst, 1_000).await.unwrap();
+        let blocks = store.blocks(account, 10).await.unwrap();
+        (messages, blocks, store.inbox(account, 10).await.unwrap())
+    };
+    let before = read(&store).await;
+    assert_eq!((before.0.len(), before.1.len()), (500, 1));
+    drop(store);
+    for _ in 0..2 {
+        let store = EmbeddedStore::open(dir.path()).unwrap();
+        assert_eq!(read(&store).await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_store_has_one_process() {
+    let dir = Dir::new();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Unavailable(_))));
+    store.ping().await.unwrap();
+}
+
+/// How many messages a second it takes, in batches of 100, from one caller and from eight. Run with
+/// `--ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn messages_a_second() {
+    const BATCHES: u64 = 400;
+    const BATCH: u64 = 100;
+    let dir = Dir::new();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    for callers in [1, 8] {
+        let began = Instant::now();
+        let tasks: Vec<_> = (0..callers)
+            .map(|_| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    let (conversation, sender) = (fresh::conversation(), fresh::account());
+                    let text = "x".repeat(200);
+                    for batch in 0..BATCHES / callers {
+                        let writes: Vec<_> = (1..=BATCH)
+                            .map(|n| fresh::position(batch * BATCH + n))
+                            .map(|at| fresh::message(conversation, at, sender, &text))
+                            .collect();
+                        store.apply(&writes).await.unwrap();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let rate = (BATCHES * BATCH) as f64 / began.elapsed().as_secs_f64();
+        println!("{callers} callers: {rate:.0} messages/s in batches of {BATCH}");
+    }
+}
