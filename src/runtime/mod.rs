@@ -1,6 +1,12 @@
-//! What every role needs of its process: metrics, back-off, leaving, the log's clock.
+//! What every role needs of its process: configuration, logs, metrics, health, back-off, leaving, the
+//! log's clock.
 
 pub mod backoff;
 pub mod clock;
+pub mod config;
+pub mod health;
 pub mod metrics;
+pub mod own_secrets;
 pub mod shutdown;
+pub mod telemetry;
+pub mod trace_context;
