@@ -10,6 +10,7 @@ pub mod ownership;
 pub mod people;
 pub mod presence;
 pub mod rate_limit;
+pub mod redis_access;
 pub mod runtime;
 pub mod store;
 pub mod writer;

@@ -93,6 +93,19 @@ impl From<ErrorCode> for Refused {
     }
 }
 
+impl From<super::authenticate::TokenError> for Refused {
+    fn from(error: super::authenticate::TokenError) -> Self {
+        Self::new(error.code(), error.to_string())
+    }
+}
+
+impl From<crate::people::PeopleError> for Refused {
+    fn from(error: crate::people::PeopleError) -> Self {
+        tracing::debug!(%error, "people could not be looked up");
+        Self::new(ErrorCode::Unavailable, "People cannot be looked up now. Try again.")
+    }
+}
+
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         match error {

@@ -118,7 +118,7 @@ async fn missed(
     up_to: &Checkpoint,
 ) -> Outcome<Vec<Missed>> {
     let rows = edge.store.inbox(session.account, super::query::lists::INBOX_MOST).await?;
-    let large: Vec<ConversationKey> = rows.iter().filter(|r| r.large).map(|r| r.conversation).collect();
+    let large: Vec<ConversationKey> = rows.iter().filter(|r| super::query::lists::has_shared_head(r)).map(|r| r.conversation).collect();
     let heads = edge.store.heads(&large).await?;
     let heads: HashMap<ConversationKey, _> = large.into_iter().zip(heads).collect();
     Ok(rows
@@ -126,7 +126,7 @@ async fn missed(
         .filter_map(|row| {
             let shard = row.conversation.shard();
             let after = checkpoint.get(shard).max(cursors.get(&row.conversation).copied().unwrap_or_default());
-            let head = row.head.or(heads.get(&row.conversation).copied().flatten());
+            let head = row.head.max(heads.get(&row.conversation).copied().flatten());
             let newest = head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
             let happened = newest > after && after < up_to.get(shard);
             happened.then_some((row, after, head.map(|(_, time)| time.as_millis())))

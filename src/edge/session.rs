@@ -1,5 +1,6 @@
 //! A session: one connection of an account, whatever front door it came through, and its outbox.
 
+use super::authenticate::Identity;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Position, Shard, Timestamp};
@@ -11,14 +12,6 @@ use tokio::time::Instant;
 
 /// Conversations that one session may have joined at once.
 pub const JOINED_MOST: usize = 100;
-
-/// Who stands behind a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    pub account: AccountId,
-    pub device: Option<DeviceId>,
-    pub expires_at: Timestamp,
-}
 
 /// A frame for a client, encoded once for all who get it: `{"event":NAME,"data":DATA}`.
 #[derive(Clone, Debug)]

@@ -1,6 +1,7 @@
 //! The log: the ordered, durable sequence of events, and the only thing that orders them.
 
 pub mod conformance;
+pub mod embedded;
 pub mod nats;
 
 use crate::domain::send_key::DuplicateKey;
@@ -221,17 +222,20 @@ pub trait LogReader: Send + 'static {
 /// The log of this process.
 #[derive(Clone)]
 pub enum Log {
+    Embedded(embedded::EmbeddedLog),
     Nats(nats::NatsLog),
 }
 
 /// A reader of it.
 pub enum Reader {
+    Embedded(embedded::EmbeddedReader),
     Nats(nats::NatsReader),
 }
 
 macro_rules! on_adapter {
     ($self:ident, $log:ident => $call:expr) => {
         match $self {
+            Log::Embedded($log) => $call,
             Log::Nats($log) => $call,
         }
     };
@@ -250,6 +254,7 @@ impl LogPort for Log {
 
     async fn read(&self, slice: Slice, shards: ShardSet, after: Position) -> Result<Reader, ReadError> {
         match self {
+            Log::Embedded(log) => Ok(Reader::Embedded(log.read(slice, shards, after).await?)),
             Log::Nats(log) => Ok(Reader::Nats(log.read(slice, shards, after).await?)),
         }
     }
@@ -278,6 +283,7 @@ impl LogPort for Log {
 impl LogReader for Reader {
     async fn next(&mut self, most: usize) -> Result<Vec<RawRecord>, ReadError> {
         match self {
+            Reader::Embedded(reader) => reader.next(most).await,
             Reader::Nats(reader) => reader.next(most).await,
         }
     }

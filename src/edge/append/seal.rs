@@ -4,7 +4,6 @@
 use crate::domain::record::Sealed;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use rand::RngCore;
 use reedi_protocol::text::{ClientMessageId, Content};
@@ -15,9 +14,8 @@ const VERSION: u8 = 1;
 /// Bytes of a GCM nonce (NIST SP 800-38D, section 8.2.2). Drawn at random: with a key per
 /// conversation, 2^32 sealings of one conversation stay below the bound of section 8.3.
 const NONCE: usize = 12;
-/// Bytes of a key of the ring, and of a key's name at most.
-const KEY: usize = 32;
-const NAME_MOST: usize = 64;
+/// Bytes of a key of the ring: AES-256.
+const KEY: usize = crate::runtime::config::secret::SEAL_KEY_BYTES;
 
 /// What sealed content belongs to: opening it anywhere else fails.
 #[derive(Clone, Copy, Debug)]
@@ -62,19 +60,6 @@ struct RingKey {
 /// The keys that open content; the first one seals.
 pub struct KeyRing(Vec<RingKey>);
 
-/// Why a key ring cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRingError {
-    #[error("the key ring is empty: give at least one `id:base64` of 32 random bytes")]
-    Empty,
-    #[error("a key is `id:base64`, the id of 1 to 64 letters, digits, '-' or '_'")]
-    Shape,
-    #[error("the key {0:?} is not 32 bytes of base64")]
-    Key(String),
-    #[error("two keys are called {0:?}")]
-    Twice(String),
-}
-
 /// Sealed content cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
@@ -85,36 +70,11 @@ pub enum OpenError {
 }
 
 impl KeyRing {
-    /// Parses `id:base64,id:base64,...`.
-    ///
-    /// # Errors
-    /// See [`KeyRingError`]; none of them shows a key.
-    pub fn parse(text: &str) -> Result<Self, KeyRingError> {
-        let mut ring: Vec<RingKey> = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (name, key) = part.split_once(':').ok_or(KeyRingError::Shape)?;
-            let name_is_fine = (1..=NAME_MOST).contains(&name.len())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
-            if !name_is_fine {
-                return Err(KeyRingError::Shape);
-            }
-            if ring.iter().any(|k| k.name == name) {
-                return Err(KeyRingError::Twice(name.to_owned()));
-            }
-            let bytes = Zeroizing::new(STANDARD.decode(key).map_err(|_| KeyRingError::Key(name.to_owned()))?);
-            let secret: [u8; KEY] =
-                bytes.as_slice().try_into().map_err(|_| KeyRingError::Key(name.to_owned()))?;
-            ring.push(RingKey { name: name.to_owned(), secret: Zeroizing::new(secret) });
-        }
-        if ring.is_empty() { Err(KeyRingError::Empty) } else { Ok(Self(ring)) }
-    }
-
-    /// A ring of one fresh key, as [`KeyRing::parse`] reads it: for `reedi dev`.
+    /// The configured keys; the first one seals.
     #[must_use]
-    pub fn fresh() -> String {
-        let mut key = Zeroizing::new([0u8; KEY]);
-        rand::rng().fill_bytes(key.as_mut_slice());
-        format!("dev-1:{}", STANDARD.encode(key.as_slice()))
+    pub fn new(keys: &crate::runtime::config::SealKeys) -> Self {
+        let ring = keys.keys().iter().map(|key| RingKey { name: key.id.clone(), secret: key.key.clone() });
+        Self(ring.collect())
     }
 
     #[must_use]
@@ -184,9 +144,17 @@ mod tests {
         AccountId::new(uuid::Uuid::from_u128(n))
     }
 
+    fn ring(names: &[&str]) -> KeyRing {
+        let keys = names.iter().map(|name| {
+            let secret = Zeroizing::new(*blake3::hash(name.as_bytes()).as_bytes());
+            RingKey { name: (*name).to_owned(), secret }
+        });
+        KeyRing(keys.collect())
+    }
+
     #[test]
     fn only_its_own_place_opens_it() {
-        let ring = KeyRing::parse(&KeyRing::fresh()).unwrap();
+        let ring = ring(&["a"]);
         let (a, b) = (ClientMessageId::parse("a").unwrap(), ClientMessageId::parse("b").unwrap());
         let conversation = ConversationKey::from_u64(7);
         let content = Content::parse("plain mark\0".into()).unwrap();
@@ -207,35 +175,21 @@ mod tests {
 
     #[test]
     fn a_rotated_ring_opens_what_the_old_key_sealed() {
-        let (old, new) = (KeyRing::fresh().replace("dev-1", "old"), KeyRing::fresh().replace("dev-1", "new"));
         let id = ClientMessageId::parse("a").unwrap();
         let place = Belonging::Sent { conversation: ConversationKey::from_u64(7), sender: account(1), client_message_id: &id };
         let content = Content::parse("x".into()).unwrap();
-        let sealed = KeyRing::parse(&old).unwrap().seal(&content, place);
-        let rotated = KeyRing::parse(&format!("{new},{old}")).unwrap();
+        let sealed = ring(&["old"]).seal(&content, place);
+        let rotated = ring(&["new", "old"]);
         assert_eq!(rotated.open(&sealed, place).unwrap(), "x");
-        let without = KeyRing::parse(&new).unwrap();
+        let without = ring(&["new"]);
         assert_eq!(without.open(&sealed, place), Err(OpenError::UnknownKey("old".into())));
         assert!(without.open(&rotated.seal(&content, place), place).is_ok(), "the first key seals");
-    }
-
-    #[test]
-    fn a_bad_ring_is_refused_without_showing_a_key() {
-        for (text, error) in [
-            ("", KeyRingError::Empty),
-            ("abc", KeyRingError::Shape),
-            ("a:c2hvcnQ=", KeyRingError::Key("a".into())),
-        ] {
-            assert_eq!(KeyRing::parse(text).unwrap_err(), error);
-        }
-        let fresh = KeyRing::fresh();
-        assert_eq!(KeyRing::parse(&format!("{fresh},{fresh}")).unwrap_err(), KeyRingError::Twice("dev-1".into()));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_opened_or_refused(bytes: Vec<u8>) {
-            let ring = KeyRing::parse(&KeyRing::fresh()).unwrap();
+            let ring = ring(&["a"]);
             let id = ClientMessageId::parse("a").unwrap();
             let place = Belonging::Sent { conversation: ConversationKey::from_u64(7), sender: account(1), client_message_id: &id };
             prop_assert!(ring.open(&Sealed(Bytes::from(bytes)), place).is_err());

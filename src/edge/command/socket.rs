@@ -3,7 +3,8 @@
 use super::mark::Mark;
 use super::{conversation_id, delete_message, edit_message, mark, message_id, react, send_message};
 use crate::edge::refused::{Outcome, Refused};
-use crate::edge::session::{Identity, Session};
+use crate::edge::authenticate::Identity;
+use crate::edge::session::Session;
 use crate::edge::{Edge, fleeting, resume};
 use reedi_protocol::command::{self, InConversation, OfMessage, name};
 use reedi_protocol::frame::Answer;
@@ -114,7 +115,7 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
         }
         name::MARK_READ => marked(edge, session, data, Mark::Read).await,
         name::MARK_DELIVERED => marked(edge, session, data, Mark::Delivered).await,
-        name::AUTHENTICATE => authenticate_again(edge, session, data),
+        name::AUTHENTICATE => authenticate_again(edge, session, data).await,
         name::RESUME => {
             edge.admission.command(account, edge.clock.now()).await?;
             resume::run(edge, session, &parse::<command::Resume>(data)?).await
@@ -156,9 +157,9 @@ fn of_message(data: &str) -> Outcome<reedi_protocol::MessageId> {
     message_id(&parse::<OfMessage>(data)?.message_id, "/messageId")
 }
 
-fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outcome<Answer> {
+async fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outcome<Answer> {
     let command: command::Authenticate = parse(data)?;
-    let identity: Identity = edge.verifier.verify(&command.token)?;
+    let identity: Identity = edge.verifier.verify(&command.token).await?;
     if identity.account != session.account || identity.device != session.device {
         return Err(Refused::new(ErrorCode::InvalidToken, "The new token is of another account or device."));
     }

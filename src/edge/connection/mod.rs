@@ -5,7 +5,8 @@ pub mod websocket;
 
 use super::Edge;
 use super::refused::{Outcome, Refused};
-use super::session::{Identity, Session};
+use super::authenticate::Identity;
+use super::session::Session;
 use crate::runtime::metrics::{Held, Metrics};
 use reedi_protocol::{CloseCode, ErrorCode};
 use std::sync::Arc;

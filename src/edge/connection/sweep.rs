@@ -1,5 +1,6 @@
 //! The sweep: one timer for all connections, so that an idle one needs none.
 
+use crate::edge::authenticate::LEEWAY_MS;
 use crate::edge::{Edge, wire};
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::CloseCode;
@@ -18,8 +19,6 @@ pub const SILENT_FOR: Duration = Duration::from_secs(75);
 pub const PING_EVERY: Duration = Duration::from_secs(30);
 /// How often a session that was told something gets a checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
-/// The leeway of `exp`, in milliseconds.
-const LEEWAY_MS: u64 = 30_000;
 
 /// Looks after all sessions; ends with the runtime.
 pub async fn run(edge: Arc<Edge>) {

@@ -7,7 +7,8 @@ use crate::edge::Edge;
 use crate::edge::admission::WaitingSocket;
 use crate::edge::command::socket;
 use crate::edge::refused::Refused;
-use crate::edge::session::{Close, Identity, Next, OutFrame};
+use crate::edge::authenticate::Identity;
+use crate::edge::session::{Close, Next, OutFrame};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use reedi_protocol::command::{Authenticate, name};
@@ -102,10 +103,10 @@ where
         return Err(close(CloseCode::Unauthenticated, "the first command must be authenticate"));
     }
     let data = frame.data.map_or("null", serde_json::value::RawValue::get);
-    let verified = socket::parse::<Authenticate>(data)
-        .map_err(|refused| close(CloseCode::ProtocolViolation, &refused.detail))
-        .map(|command| edge.verifier.verify(&command.token).map_err(Refused::from))?;
-    let identity: Identity = verified.map_err(|refused| close(CloseCode::Unauthenticated, &refused.detail))?;
+    let command = socket::parse::<Authenticate>(data);
+    let command = command.map_err(|refused| close(CloseCode::ProtocolViolation, &refused.detail))?;
+    let verified = edge.verifier.verify(&command.token).await;
+    let identity: Identity = verified.map_err(|error| close(CloseCode::Unauthenticated, &error.to_string()))?;
     drop(waiting);
     let present = Present::come(edge, identity).await.map_err(refused_close)?;
     if let Some(ack) = frame.ack {

@@ -43,11 +43,11 @@ pub async fn get(edge: &Edge, account: AccountId, cursor: Option<&str>, limit: O
     edge.watermarks.passed_all(&edge.newest.of_account(account)).await?;
     let mut rows = edge.store.inbox(account, INBOX_MOST).await?;
     rows.retain(|row| row.left.is_none());
-    let large: Vec<ConversationKey> = rows.iter().filter(|r| r.large).map(|r| r.conversation).collect();
+    let large: Vec<ConversationKey> = rows.iter().filter(|r| has_shared_head(r)).map(|r| r.conversation).collect();
     let heads = edge.store.heads(&large).await?;
     for row in &mut rows {
         if let Some(i) = large.iter().position(|key| *key == row.conversation) {
-            row.head = heads[i].or(row.head);
+            row.head = heads[i].max(row.head);
         }
     }
     rows.sort_by_key(|row| std::cmp::Reverse(activity(row)));
@@ -61,6 +61,13 @@ pub async fn get(edge: &Edge, account: AccountId, cursor: Option<&str>, limit: O
         .try_collect()
         .await?;
     Ok(ConversationList { conversations, next_cursor })
+}
+
+/// A group may have been large for some of its time, when its members' inboxes were not told of each
+/// event: its own head is the newest.
+#[must_use]
+pub fn has_shared_head(row: &InboxRow) -> bool {
+    row.kind == reedi_protocol::resource::ConversationType::Group
 }
 
 type Place = (Timestamp, ConversationKey);

@@ -1,0 +1,29 @@
+//! `/api/users`: finding people.
+
+use super::Api;
+use super::body::{Answer, Caller, Path, Query};
+use crate::edge::command::account_id;
+use crate::edge::refused::{Outcome, Refused};
+use crate::people::PeoplePort;
+use axum::extract::State;
+use reedi_protocol::resource::{Profile, Profiles};
+
+/// People shown for one search.
+const FOUND_MOST: usize = 20;
+
+/// Whom to look for.
+#[derive(Debug, serde::Deserialize)]
+pub struct Search {
+    #[serde(default)]
+    query: String,
+}
+
+pub async fn search(State(api): State<Api>, Caller(me): Caller, Query(search): Query<Search>) -> Outcome<Answer<Profiles>> {
+    api.edge.admission.command(me.account, api.edge.clock.now()).await?;
+    Ok(Answer(200, Profiles { users: api.edge.people.search(&search.query, FOUND_MOST).await? }))
+}
+
+pub async fn profile(State(api): State<Api>, Caller(_): Caller, Path(user): Path<String>) -> Outcome<Answer<Profile>> {
+    let profile = api.edge.people.profile(account_id(&user, "userId")?).await?;
+    Ok(Answer(200, profile.ok_or_else(Refused::not_found)?))
+}

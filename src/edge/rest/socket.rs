@@ -1,0 +1,134 @@
+//! `/ws`: the upgrade from HTTP to the plain WebSocket (RFC 6455, section 4.2).
+
+use super::Api;
+use super::body::bearer;
+use crate::edge::connection::Present;
+use crate::edge::connection::websocket::{self, Entry};
+use crate::edge::refused::{Outcome, Refused};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use reedi_protocol::{ErrorCode, frame::SUBPROTOCOL};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Response> {
+    let (mut parts, _) = request.into_parts();
+    let key = accept_key(&parts.headers)?;
+    let subprotocol = subprotocol(&parts.headers)?;
+    let entry = match bearer(&parts) {
+        Some(token) => {
+            let identity = api.edge.verifier.verify(token).await?;
+            // Workers know of the account before the client hears that it is connected.
+            Entry::Known(Box::new(Present::come(&api.edge, identity).await?))
+        }
+        None => Entry::Unknown(api.edge.admission.wait_unauthenticated().ok_or_else(|| {
+            let mut refused = Refused::new(ErrorCode::RateLimited, "Too many sockets wait to authenticate.");
+            refused.retry_after = Some(5);
+            refused
+        })?),
+    };
+    let on_upgrade: OnUpgrade = parts
+        .extensions
+        .remove()
+        .ok_or_else(|| Refused::new(ErrorCode::Malformed, "This connection cannot be upgraded: use HTTP/1.1."))?;
+    let edge = api.edge.clone();
+    tokio::spawn(async move {
+        match on_upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
+            // Without hyper's wrapping an idle connection holds less.
+            Ok(Ok(parts)) if parts.read_buf.is_empty() => websocket::serve(edge, parts.io.into_inner(), entry).await,
+            Ok(Ok(parts)) => {
+                let io = Prefixed { first: parts.read_buf, io: parts.io.into_inner() };
+                websocket::serve(edge, io, entry).await;
+            }
+            Ok(Err(upgraded)) => websocket::serve(edge, TokioIo::new(upgraded), entry).await,
+            Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
+        }
+    });
+    let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+    if subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    }
+    Ok(response)
+}
+
+fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
+    let has = |name: header::HeaderName, token: &str| {
+        let value = headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
+        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let refuse = |detail: &str| Refused::new(ErrorCode::Malformed, detail);
+    if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
+        return Err(refuse("This path is a WebSocket: send an upgrade request."));
+    }
+    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+        return Err(refuse("Only version 13 of the WebSocket protocol is spoken."));
+    }
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| refuse("Sec-WebSocket-Key is missing."))?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| refuse("Sec-WebSocket-Key is wrong."))
+}
+
+/// Whether the client asked for our subprotocol; one that asks only for others is refused.
+fn subprotocol(headers: &HeaderMap) -> Outcome<bool> {
+    let offered: Vec<&str> = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    if offered.contains(&SUBPROTOCOL) {
+        return Ok(true);
+    }
+    if offered.is_empty() {
+        return Ok(false);
+    }
+    Err(Refused::new(ErrorCode::Malformed, format!("The subprotocol is `{SUBPROTOCOL}`.")))
+}
+
+/// A connection whose first bytes were read already.
+struct Prefixed {
+    first: bytes::Bytes,
+    io: TcpStream,
+}
+
+impl tokio::io::AsyncRead for Prefixed {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        if self.first.is_empty() {
+            return std::pin::Pin::new(&mut self.io).poll_read(cx, buf);
+        }
+        let take = self.first.len().min(buf.remaining());
+        let part = self.first.split_to(take);
+        buf.put_slice(&part);
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Prefixed {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
