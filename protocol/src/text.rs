@@ -105,6 +105,13 @@ impl Name {
     }
 }
 
+impl From<&Username> for Name {
+    /// Every user name is a name too: shorter, and of plain characters.
+    fn from(username: &Username) -> Self {
+        Self(username.0.clone())
+    }
+}
+
 impl AvatarUrl {
     /// # Errors
     /// Not `http:` or `https:`, over [`limits::AVATAR_URL_CHARS`], or with white space or controls.

@@ -1,0 +1,215 @@
+//! The platform's people, asked by HTTP and remembered for a while.
+//!
+//! What the platform has to answer under `REEDI_PEOPLE_URL`, in JSON, at most 256 KiB, within 2 s; a
+//! user and a password in the URL are sent as basic authentication, unknown fields are ignored:
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /users?query=<text>&limit=<n>` | 200 `{"users": [{"userId", "username", "displayName"}]}`: whose user name begins with the text (lower case), in order |
+//! | `GET /users/<uuid>` | 200 `{"userId", "username", "displayName"}`, or 404 if there is nobody |
+//! | `GET /users/<follower>/follows/<followee>` | 200 `{"follows": true}` or `{"follows": false}`; 404 if there is no such person |
+//!
+//! Anything else counts as the platform being away: then answers up to a day old serve, and after a
+//! failure it is left alone for 5 s, so that nobody waits for it in vain again and again.
+
+use super::cache::AnswerCache;
+use super::{PeopleError, PeoplePort, beginning};
+use futures_util::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
+use reedi_protocol::AccountId;
+use reedi_protocol::resource::{Profile, Profiles};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use url::Url;
+
+/// A request's time, from beginning to end; a sender may be waiting.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// After a failure the platform is left alone for this long.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How old an answer may be that is given without asking: a changed name shows after five minutes, a
+/// changed follow, which lets messages pass or not, after one.
+const PROFILE_FRESH: Duration = Duration::from_secs(300);
+const FOLLOW_FRESH: Duration = Duration::from_secs(60);
+const SEARCH_FRESH: Duration = Duration::from_secs(30);
+/// How old an answer may be that is given while the platform is away.
+const STALE: Duration = Duration::from_secs(24 * 3_600);
+/// Answers kept, of some 300 bytes (profiles), 60 bytes (follows) and 10 KiB (searches) each: 25 MiB.
+const PROFILES_KEPT: usize = 50_000;
+const FOLLOWS_KEPT: usize = 100_000;
+const SEARCHES_KEPT: usize = 200;
+/// Requests under way at once, of the process and of one question.
+const REQUESTS_AT_ONCE: usize = 64;
+const LOOKUPS_AT_ONCE: usize = 16;
+/// A page of a hundred people has some 20 KiB.
+const ANSWER_BYTES: usize = 256 * 1024;
+
+/// The platform's people; clones share connections and answers.
+#[derive(Clone)]
+pub struct Platform(Arc<Inner>);
+
+struct Inner {
+    base: Url,
+    client: reqwest::Client,
+    requests: Semaphore,
+    away_until: Mutex<Option<Instant>>,
+    profiles: AnswerCache<AccountId, Option<Profile>>,
+    follows: AnswerCache<(AccountId, AccountId), bool>,
+    searches: AnswerCache<(String, usize), Vec<Profile>>,
+}
+
+#[derive(Deserialize)]
+struct Follows {
+    follows: bool,
+}
+
+impl Platform {
+    /// `base` is what `REEDI_PEOPLE_URL` says.
+    ///
+    /// # Errors
+    /// No HTTP client can be made.
+    pub fn new(base: Url) -> Result<Self, PeopleError> {
+        let client = reqwest::Client::builder()
+            .timeout(ANSWER_WITHIN)
+            .connect_timeout(CONNECT_WITHIN)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("reedi/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| PeopleError(error.to_string()))?;
+        Ok(Self(Arc::new(Inner {
+            base,
+            client,
+            requests: Semaphore::new(REQUESTS_AT_ONCE),
+            away_until: Mutex::new(None),
+            profiles: AnswerCache::new(PROFILES_KEPT),
+            follows: AnswerCache::new(FOLLOWS_KEPT),
+            searches: AnswerCache::new(SEARCHES_KEPT),
+        })))
+    }
+
+    /// The address of `path` below the base.
+    fn address(&self, path: &[&str]) -> Result<Url, PeopleError> {
+        let mut url = self.0.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| PeopleError("REEDI_PEOPLE_URL has no path".into()))?
+            .pop_if_empty()
+            .extend(path);
+        Ok(url)
+    }
+
+    /// An answer from the cache if it is fresh, else from the platform, else from the cache if it is
+    /// not older than [`STALE`].
+    async fn answer<K, V, T>(
+        &self,
+        cache: &AnswerCache<K, V>,
+        key: K,
+        fresh: Duration,
+        url: Url,
+        read: impl FnOnce(Option<T>) -> Result<V, PeopleError>,
+    ) -> Result<V, PeopleError>
+    where
+        K: Eq + Hash + Clone,
+        V: Clone,
+        T: DeserializeOwned,
+    {
+        if let Some(value) = cache.get(&key, fresh) {
+            return Ok(value);
+        }
+        match self.get(url).await.and_then(read) {
+            Ok(value) => {
+                cache.put(key, value.clone());
+                Ok(value)
+            }
+            Err(error) => cache.get(&key, STALE).ok_or(error),
+        }
+    }
+
+    /// The body of a 200, or `None` for a 404.
+    async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, PeopleError> {
+        if self.0.away_until.lock().is_some_and(|until| Instant::now() < until) {
+            return Err(PeopleError("the platform did not answer a moment ago".into()));
+        }
+        let asked = tokio::time::timeout(ANSWER_WITHIN, self.ask(url)).await;
+        let result =
+            asked.unwrap_or_else(|_| Err(PeopleError("the platform does not answer in time".into())));
+        let mut away_until = self.0.away_until.lock();
+        match &result {
+            Ok(_) => *away_until = None,
+            Err(error) => {
+                if away_until.is_none() {
+                    tracing::warn!(%error, "the platform is away; remembered answers serve");
+                }
+                *away_until = Some(Instant::now() + PAUSE);
+            }
+        }
+        result
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, PeopleError> {
+        // The URL may hold a password: it is not for the log.
+        let told = |error: reqwest::Error| PeopleError(error.without_url().to_string());
+        let closed = |_| PeopleError("leaving".into());
+        let _turn = self.0.requests.acquire().await.map_err(closed)?;
+        let request = self.0.client.get(url).header("accept", "application/json");
+        let mut response = request.send().await.map_err(told)?;
+        match response.status().as_u16() {
+            200 => {}
+            404 => return Ok(None),
+            status => return Err(PeopleError(format!("the platform answers {status}"))),
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(told)? {
+            if body.len() + chunk.len() > ANSWER_BYTES {
+                return Err(PeopleError(format!("the platform's answer has more than {ANSWER_BYTES} bytes")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let parsed = serde_json::from_slice(&body);
+        parsed.map(Some).map_err(|_| PeopleError("the platform's answer cannot be read".into()))
+    }
+}
+
+impl PeoplePort for Platform {
+    async fn search(&self, query: &str, limit: usize) -> Result<Vec<Profile>, PeopleError> {
+        let Some(beginning) = beginning(query).filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let mut url = self.address(&["users"])?;
+        url.query_pairs_mut().append_pair("query", &beginning).append_pair("limit", &limit.to_string());
+        let read = |answer: Option<Profiles>| {
+            let mut users = answer.map_or_else(Vec::new, |profiles| profiles.users);
+            users.truncate(limit);
+            Ok(users)
+        };
+        self.answer(&self.0.searches, (beginning, limit), SEARCH_FRESH, url, read).await
+    }
+
+    async fn profile(&self, account: AccountId) -> Result<Option<Profile>, PeopleError> {
+        let url = self.address(&["users", &account.to_string()])?;
+        let read = |answer: Option<Profile>| match answer {
+            Some(profile) if profile.user_id != account => {
+                Err(PeopleError("the platform answers with another person".into()))
+            }
+            answer => Ok(answer),
+        };
+        self.answer(&self.0.profiles, account, PROFILE_FRESH, url, read).await
+    }
+
+    async fn existing(&self, accounts: &[AccountId]) -> Result<Vec<bool>, PeopleError> {
+        let lookups: Vec<_> = accounts.iter().map(|account| self.profile(*account)).collect();
+        let found = futures_util::stream::iter(lookups).buffered(LOOKUPS_AT_ONCE);
+        found.map_ok(|profile| profile.is_some()).try_collect().await
+    }
+
+    async fn follows(&self, follower: AccountId, followee: AccountId) -> Result<bool, PeopleError> {
+        let url = self.address(&["users", &follower.to_string(), "follows", &followee.to_string()])?;
+        let read = |answer: Option<Follows>| Ok(answer.is_some_and(|answer| answer.follows));
+        self.answer(&self.0.follows, (follower, followee), FOLLOW_FRESH, url, read).await
+    }
+}
+
+#[cfg(test)]
+mod tests;
