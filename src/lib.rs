@@ -11,6 +11,7 @@ pub mod people;
 pub mod presence;
 pub mod rate_limit;
 pub mod redis_access;
+pub mod role;
 pub mod runtime;
 pub mod store;
 pub mod writer;

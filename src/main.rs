@@ -1,1 +1,7 @@
-fn main() {}
+//! `reedi`: arguments -> role -> run.
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
+}

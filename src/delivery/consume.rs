@@ -108,12 +108,16 @@ impl Consumer {
     /// Lets go of what is not owned any more and notes what is new.
     fn adopt(&mut self, mine: &Owned) {
         let slice = self.slice;
-        let lost: Vec<Shard> =
-            self.shards.iter().filter(|(shard, s)| mine.generation(**shard) != Some(s.generation)).map(|(shard, _)| *shard).collect();
+        let lost: Vec<Shard> = self
+            .shards
+            .iter()
+            .filter(|(shard, s)| mine.generation(**shard) != Some(s.generation))
+            .map(|(shard, _)| *shard)
+            .collect();
         for shard in lost {
             self.shards.remove(&shard);
             self.membership.end(shard);
-            self.routes.edges().for_each(|(_, edge)| drop(edge.sent.remove(&shard)));
+            self.routes.edges().for_each(|(_, edge)| edge.forget_shard(shard));
         }
         for (shard, generation) in mine.iter().filter(|(shard, _)| slice.holds(*shard)) {
             if let std::collections::btree_map::Entry::Vacant(vacant) = self.shards.entry(shard) {
@@ -263,7 +267,11 @@ impl Consumer {
             ToWorkers::Fleeting { conversation, audience, what } => {
                 if self.shards.contains_key(&conversation.shard()) {
                     for (edge, audience) in by_edge(&self.routes, &audience) {
-                        let _ = self.delivery.link.to_edge(edge, ToEdge::Fleeting { conversation, audience, what }).await;
+                        let _ = self
+                            .delivery
+                            .link
+                            .to_edge(edge, ToEdge::Fleeting { conversation, audience, what })
+                            .await;
                     }
                 }
             }
@@ -290,7 +298,13 @@ impl Consumer {
         let _ = self.delivery.link.to_edge(edge, frame).await;
     }
 
-    async fn read_again(&mut self, edge: EdgeId, shard: Shard, after: Position, through: Position) -> Option<Vec<crate::edge_link::LinkEvent>> {
+    async fn read_again(
+        &mut self,
+        edge: EdgeId,
+        shard: Shard,
+        after: Position,
+        through: Position,
+    ) -> Option<Vec<crate::edge_link::LinkEvent>> {
         let mut events = Vec::new();
         if after >= through {
             return Some(events);
@@ -305,7 +319,8 @@ impl Consumer {
                 let last = raw.position == through;
                 if let Some(entry) = self.decode(&raw) {
                     let recipients = self.recipients(&entry).await;
-                    let held: Vec<AccountId> = recipients.iter().copied().filter(|a| self.routes.holds(edge, *a)).collect();
+                    let held: Vec<AccountId> =
+                        recipients.iter().copied().filter(|a| self.routes.holds(edge, *a)).collect();
                     if !held.is_empty() {
                         events.push(link_event(&raw, None, held));
                     }

@@ -111,13 +111,22 @@ impl FanOut {
 }
 
 /// What is claimed to an edge with what is sent now; from here on it counts as sent.
-fn coverage(known: &mut EdgeRoutes, shards: &BTreeMap<Shard, Standing>, only: Option<&[Shard]>) -> Vec<Coverage> {
+fn coverage(
+    known: &mut EdgeRoutes,
+    shards: &BTreeMap<Shard, Standing>,
+    only: Option<&[Shard]>,
+) -> Vec<Coverage> {
     let mut coverage = Vec::new();
     let mut cover = |shard: Shard, standing: &Standing| {
         let through = standing.pushed;
         let after = *known.sent.entry(shard).or_insert(through);
         known.sent.insert(shard, through);
-        coverage.push(Coverage { shard, generation: standing.generation, after: after.min(through), through });
+        coverage.push(Coverage {
+            shard,
+            generation: standing.generation,
+            after: after.min(through),
+            through,
+        });
     };
     match only {
         Some(only) => {

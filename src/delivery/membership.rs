@@ -108,7 +108,8 @@ impl Membership {
         }
         let Some((control, state)) = store.state(conversation).await? else { return Ok(Arc::from([])) };
         // The store may be ahead of this record: whoever joined later does not get it.
-        let members: Arc<[AccountId]> = state.members.iter().filter(|m| m.joined <= entry.position).map(|m| m.account).collect();
+        let members: Arc<[AccountId]> =
+            state.members.iter().filter(|m| m.joined <= entry.position).map(|m| m.account).collect();
         if control <= entry.position {
             self.remember(conversation, Known { control, members: members.clone() });
         }

@@ -62,7 +62,13 @@ impl Delivery {
         }
     }
 
-    async fn run_slice(self, slice: Slice, mut owned: watch::Receiver<Owned>, mut inbound: mpsc::Receiver<ToWorkers>, shutdown: Shutdown) {
+    async fn run_slice(
+        self,
+        slice: Slice,
+        mut owned: watch::Receiver<Owned>,
+        mut inbound: mpsc::Receiver<ToWorkers>,
+        shutdown: Shutdown,
+    ) {
         let mut backoff = Backoff::for_parts();
         let mut consumer = Consumer::new(self.clone(), slice);
         loop {

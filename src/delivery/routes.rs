@@ -21,6 +21,13 @@ pub struct EdgeRoutes {
     pub prompt: bool,
 }
 
+impl EdgeRoutes {
+    /// The shard is served by somebody else now.
+    pub fn forget_shard(&mut self, shard: Shard) {
+        self.sent.remove(&shard);
+    }
+}
+
 /// What a frame about routes calls for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Learnt {
@@ -36,7 +43,13 @@ pub struct Routes {
 }
 
 impl Routes {
-    pub fn delta(&mut self, edge: EdgeId, (from, to): (u64, u64), came: &[AccountId], left: &[AccountId]) -> Learnt {
+    pub fn delta(
+        &mut self,
+        edge: EdgeId,
+        (from, to): (u64, u64),
+        came: &[AccountId],
+        left: &[AccountId],
+    ) -> Learnt {
         let Some(known) = self.edges.get_mut(&edge) else { return Learnt::Gap };
         known.heard = Instant::now();
         if to <= known.version {
@@ -48,7 +61,9 @@ impl Routes {
         known.version = to;
         known.prompt = true;
         known.accounts.extend(came);
-        left.iter().for_each(|account| drop(known.accounts.remove(account)));
+        for account in left {
+            known.accounts.remove(account);
+        }
         for account in came {
             let edges = self.by_account.entry(*account).or_default();
             if !edges.contains(&edge) {
@@ -60,7 +75,13 @@ impl Routes {
     }
 
     /// Takes in all of an edge's accounts. `sent` is where each shard begins for it.
-    pub fn snapshot(&mut self, edge: EdgeId, version: u64, accounts: Vec<AccountId>, sent: HashMap<Shard, Position>) {
+    pub fn snapshot(
+        &mut self,
+        edge: EdgeId,
+        version: u64,
+        accounts: Vec<AccountId>,
+        sent: HashMap<Shard, Position>,
+    ) {
         let known_sent = self.forget(edge).map(|known| known.sent).unwrap_or_default();
         for account in &accounts {
             self.by_account.entry(*account).or_default().push(edge);
@@ -71,7 +92,14 @@ impl Routes {
             sent.insert(shard, position);
         }
         let now = Instant::now();
-        let routes = EdgeRoutes { version, accounts: accounts.into_iter().collect(), sent, heard: now, last_sent: now, prompt: true };
+        let routes = EdgeRoutes {
+            version,
+            accounts: accounts.into_iter().collect(),
+            sent,
+            heard: now,
+            last_sent: now,
+            prompt: true,
+        };
         self.edges.insert(edge, routes);
     }
 
@@ -92,7 +120,8 @@ impl Routes {
 
     /// Forgets edges that fell silent.
     pub fn forget_silent(&mut self) {
-        let silent: Vec<EdgeId> = self.edges.iter().filter(|(_, e)| e.heard.elapsed() > GONE_AFTER).map(|(id, _)| *id).collect();
+        let silent: Vec<EdgeId> =
+            self.edges.iter().filter(|(_, e)| e.heard.elapsed() > GONE_AFTER).map(|(id, _)| *id).collect();
         for edge in silent {
             tracing::info!(%edge, "an edge fell silent");
             self.forget(edge);
@@ -139,7 +168,11 @@ mod tests {
         assert_eq!(routes.delta(edge, (3, 4), &[account(3)], &[]), Learnt::Gap);
         routes.snapshot(edge, 4, vec![account(3)], HashMap::new());
         assert!(routes.of(account(2)).is_empty());
-        assert_eq!(routes.delta(edge, (1, 2), &[account(9)], &[]), Learnt::Applied, "an old one says nothing new");
+        assert_eq!(
+            routes.delta(edge, (1, 2), &[account(9)], &[]),
+            Learnt::Applied,
+            "an old one says nothing new"
+        );
         assert!(routes.of(account(9)).is_empty());
         tokio::time::advance(GONE_AFTER + Duration::from_secs(1)).await;
         routes.forget_silent();

@@ -49,9 +49,15 @@ impl Admission {
     ///
     /// # Errors
     /// One of the two has had too many.
-    pub async fn event(&self, account: AccountId, conversation: ConversationKey, now: Timestamp) -> Outcome<()> {
+    pub async fn event(
+        &self,
+        account: AccountId,
+        conversation: ConversationKey,
+        now: Timestamp,
+    ) -> Outcome<()> {
         self.command(account, now).await?;
-        self.take(Subject::Conversation(conversation), self.limits.conversation, "conversation_rate", now).await
+        self.take(Subject::Conversation(conversation), self.limits.conversation, "conversation_rate", now)
+            .await
     }
 
     /// Counts a command that makes no event in a conversation.

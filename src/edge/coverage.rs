@@ -47,7 +47,13 @@ impl CoverageBook {
     }
 
     /// Takes a batch in: gives the events that are new and join on, and moves on past them.
-    pub fn take(&mut self, worker: WorkerId, routes: u64, coverage: &[Coverage], events: Vec<LinkEvent>) -> Taken {
+    pub fn take(
+        &mut self,
+        worker: WorkerId,
+        routes: u64,
+        coverage: &[Coverage],
+        events: Vec<LinkEvent>,
+    ) -> Taken {
         let now = Instant::now();
         let mut taken = Taken::default();
         // Where each shard's new events begin; absent shards are not accepted.
@@ -170,7 +176,12 @@ mod tests {
     }
 
     fn batch(book: &mut CoverageBook, generation: u64, after: u64, through: u64, events: &[u64]) -> Taken {
-        let range = Coverage { shard: SHARD, generation: Generation(generation), after: at(after), through: at(through) };
+        let range = Coverage {
+            shard: SHARD,
+            generation: Generation(generation),
+            after: at(after),
+            through: at(through),
+        };
         book.take(WorkerId(generation), 1, &[range], events.iter().map(|n| event(*n)).collect())
     }
 
@@ -190,7 +201,11 @@ mod tests {
         tokio::time::advance(REPEAT_AGAIN).await;
         assert_eq!(batch(&mut book, 1, 8, 8, &[]).repeats.len(), 1, "and again when unanswered");
         assert_eq!(told(&batch(&mut book, 1, 3, 8, &[4, 6, 7, 8])), [4, 6, 7, 8]);
-        assert_eq!(told(&batch(&mut book, 1, 3, 9, &[8, 9])), [9], "a repeat that overlaps tells nothing twice");
+        assert_eq!(
+            told(&batch(&mut book, 1, 3, 9, &[8, 9])),
+            [9],
+            "a repeat that overlaps tells nothing twice"
+        );
     }
 
     #[test]

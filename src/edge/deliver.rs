@@ -6,8 +6,8 @@ use super::session::Session;
 use super::wire::{self, Audience};
 use crate::domain::record::{Body, Entry, NotAnEvent};
 use crate::edge_link::{EdgeLinkPort, Fleeting, Inbound, LinkEvent, PresenceChange, ToEdge, ToWorkers};
-use reedi_protocol::event::ServerEvent;
 use reedi_protocol::AccountId;
+use reedi_protocol::event::ServerEvent;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,13 +56,20 @@ fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
         }
         ToEdge::Skip { shard, generation, through } => {
             if edge.coverage.lock().skip(shard, generation, through) {
-                tracing::warn!(shard = shard.0, "events were missed for too long; clients are sent to resume");
+                tracing::warn!(
+                    shard = shard.0,
+                    "events were missed for too long; clients are sent to resume"
+                );
                 super::drain::send_away(edge, SPREAD);
             }
             Vec::new()
         }
         ToEdge::Fleeting { conversation, audience, what: Fleeting::Typing { account, typing } } => {
-            let event = ServerEvent::UserTyping { conversation_id: conversation.conversation_id(), user_id: account, typing };
+            let event = ServerEvent::UserTyping {
+                conversation_id: conversation.conversation_id(),
+                user_id: account,
+                typing,
+            };
             let frame = wire::encode(&event);
             for recipient in audience.into_iter().filter(|a| *a != account) {
                 edge.routes.each_session(recipient, |session| {
@@ -107,9 +114,13 @@ fn tell(edge: &Edge, event: &LinkEvent) {
     }
 }
 
-fn each_recipient(edge: &Edge, recipients: &[AccountId], audience: &Audience, mut each: impl FnMut(&Arc<Session>)) {
+fn each_recipient(
+    edge: &Edge,
+    recipients: &[AccountId],
+    audience: &Audience,
+    mut each: impl FnMut(&Arc<Session>),
+) {
     for account in recipients.iter().filter(|account| audience.includes(**account)) {
         edge.routes.each_session(*account, &mut each);
     }
 }
-

@@ -66,17 +66,25 @@ pub struct PresentStatus {
 ///
 /// # Errors
 /// Not a member, or it has joined too many.
-pub async fn join(edge: &Edge, session: &Session, conversation: ConversationKey) -> Outcome<Vec<PresentStatus>> {
+pub async fn join(
+    edge: &Edge,
+    session: &Session,
+    conversation: ConversationKey,
+) -> Outcome<Vec<PresentStatus>> {
     let view = edge.views.get(conversation).await?;
     view.member(session.account)?;
     if !session.join(conversation) {
-        let detail = format!("One connection may have {} conversations joined at once: leave one first.", super::session::JOINED_MOST);
+        let detail = format!(
+            "One connection may have {} conversations joined at once: leave one first.",
+            super::session::JOINED_MOST
+        );
         return Err(super::refused::Refused::new(reedi_protocol::ErrorCode::InvalidValue, detail));
     }
     if view.state.members.len() > PRESENCE_MOST {
         return Ok(Vec::new());
     }
-    let others: Vec<AccountId> = view.state.accounts().into_iter().filter(|a| *a != session.account).collect();
+    let others: Vec<AccountId> =
+        view.state.accounts().into_iter().filter(|a| *a != session.account).collect();
     edge.interest.add(session.id, conversation, &others);
     Ok(look(edge, &others).await)
 }
@@ -115,7 +123,12 @@ async fn is_visible(edge: &Edge, account: AccountId) -> bool {
 ///
 /// # Errors
 /// Not a member.
-pub async fn typing(edge: &Edge, session: &Session, conversation: ConversationKey, typing: bool) -> Outcome<()> {
+pub async fn typing(
+    edge: &Edge,
+    session: &Session,
+    conversation: ConversationKey,
+    typing: bool,
+) -> Outcome<()> {
     let view = edge.views.get(conversation).await?;
     view.member(session.account)?;
     if view.state.members.len() <= TYPING_MOST {
@@ -135,7 +148,11 @@ pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
         if interested.is_empty() {
             continue;
         }
-        let event = ServerEvent::UserStatusChange { user_id: change.account, status: change.status, last_seen: change.last_seen };
+        let event = ServerEvent::UserStatusChange {
+            user_id: change.account,
+            status: change.status,
+            last_seen: change.last_seen,
+        };
         let frame = wire::encode(&event);
         edge.sessions_by_id(&interested, |session| session.push(frame.clone()));
     }
@@ -150,7 +167,8 @@ pub async fn run(edge: Arc<Edge>) {
             () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
         }
         let touched = std::mem::take(&mut *edge.presence_touched.lock());
-        let (here, gone): (Vec<_>, Vec<_>) = touched.into_iter().partition(|account| edge.routes.has(*account));
+        let (here, gone): (Vec<_>, Vec<_>) =
+            touched.into_iter().partition(|account| edge.routes.has(*account));
         let now = edge.clock.now();
         let mut changes = Vec::new();
         if !here.is_empty() {

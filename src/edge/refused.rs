@@ -124,13 +124,15 @@ impl From<StoreError> for Refused {
 impl From<AppendError> for Refused {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Unavailable(_) | AppendError::Full | AppendError::Fenced(_) => {
-                Self::new(ErrorCode::LogUnavailable, "Messages cannot be accepted now. Nothing was sent; try again.")
-            }
+            AppendError::Unavailable(_) | AppendError::Full | AppendError::Fenced(_) => Self::new(
+                ErrorCode::LogUnavailable,
+                "Messages cannot be accepted now. Nothing was sent; try again.",
+            ),
             AppendError::OutcomeUnknown(_) | AppendError::InFlight => Self::outcome_unknown(),
-            AppendError::ControlMoved(_) => {
-                Self::new(ErrorCode::Conflict, "Others changed this conversation at the same time. Try again.")
-            }
+            AppendError::ControlMoved(_) => Self::new(
+                ErrorCode::Conflict,
+                "Others changed this conversation at the same time. Try again.",
+            ),
         }
     }
 }

@@ -56,7 +56,8 @@ fn cursors(command: &Resume) -> Outcome<HashMap<ConversationKey, Position>> {
     let mut cursors = HashMap::with_capacity(command.cursors.len());
     for (id, position) in &command.cursors {
         let pointer = format!("/cursors/{id}");
-        let position = Position::from_u64(*position).ok_or_else(|| Refused::invalid(&pointer, "not a position"))?;
+        let position =
+            Position::from_u64(*position).ok_or_else(|| Refused::invalid(&pointer, "not a position"))?;
         // A conversation that is none of ours was never told of.
         if let Ok(key) = super::command::conversation_id(id, &pointer) {
             cursors.insert(key, position);
@@ -118,16 +119,19 @@ async fn missed(
     up_to: &Checkpoint,
 ) -> Outcome<Vec<Missed>> {
     let rows = edge.store.inbox(session.account, super::query::lists::INBOX_MOST).await?;
-    let large: Vec<ConversationKey> = rows.iter().filter(|r| super::query::lists::has_shared_head(r)).map(|r| r.conversation).collect();
+    let large: Vec<ConversationKey> =
+        rows.iter().filter(|r| super::query::lists::has_shared_head(r)).map(|r| r.conversation).collect();
     let heads = edge.store.heads(&large).await?;
     let heads: HashMap<ConversationKey, _> = large.into_iter().zip(heads).collect();
     Ok(rows
         .into_iter()
         .filter_map(|row| {
             let shard = row.conversation.shard();
-            let after = checkpoint.get(shard).max(cursors.get(&row.conversation).copied().unwrap_or_default());
+            let after =
+                checkpoint.get(shard).max(cursors.get(&row.conversation).copied().unwrap_or_default());
             let head = row.head.max(heads.get(&row.conversation).copied().flatten());
-            let newest = head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
+            let newest =
+                head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
             let happened = newest > after && after < up_to.get(shard);
             happened.then_some((row, after, head.map(|(_, time)| time.as_millis())))
         })

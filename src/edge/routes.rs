@@ -58,7 +58,8 @@ impl Routes {
             Connected { sessions: Vec::with_capacity(1), since: next }
         });
         let same_device = |other: &Arc<Session>| session.device.is_some() && other.device == session.device;
-        let replaced = connected.sessions.iter().position(same_device).map(|i| connected.sessions.swap_remove(i));
+        let replaced =
+            connected.sessions.iter().position(same_device).map(|i| connected.sessions.swap_remove(i));
         if connected.sessions.len() >= most {
             return None;
         }
@@ -122,7 +123,13 @@ impl Routes {
         }
         let (came, left): (Vec<_>, Vec<_>) = changed.into_iter().partition(|(_, here)| *here);
         let accounts = |list: Vec<(AccountId, bool)>| list.into_iter().map(|(account, _)| account).collect();
-        ToWorkers::Routes { edge: self.edge, from, to: table.version, came: accounts(came), left: accounts(left) }
+        ToWorkers::Routes {
+            edge: self.edge,
+            from,
+            to: table.version,
+            came: accounts(came),
+            left: accounts(left),
+        }
     }
 
     /// All accounts. What has not gone out as a delta yet is in it and goes out once more.

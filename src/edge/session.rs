@@ -3,7 +3,9 @@
 use super::authenticate::Identity;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use reedi_protocol::{AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Position, Shard, Timestamp};
+use reedi_protocol::{
+    AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Position, Shard, Timestamp,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,7 +103,10 @@ impl Session {
             return;
         }
         if outbox.frames.len() >= self.limits.frames || outbox.bytes + frame.text.len() > self.limits.bytes {
-            outbox.close = Some(Close { code: CloseCode::SlowConsumer, reason: "outbox full: reconnect and resume".into() });
+            outbox.close = Some(Close {
+                code: CloseCode::SlowConsumer,
+                reason: "outbox full: reconnect and resume".into(),
+            });
             outbox.frames = VecDeque::new();
             outbox.bytes = 0;
             drop(outbox);
@@ -150,7 +155,9 @@ impl Session {
         let mut outbox = self.outbox.lock();
         let Some(held) = outbox.held.take() else { return };
         if let Some(baseline) = held.baseline {
-            outbox.frames.retain(|frame| frame.place.is_none_or(|(shard, position)| position > baseline.get(shard)));
+            outbox
+                .frames
+                .retain(|frame| frame.place.is_none_or(|(shard, position)| position > baseline.get(shard)));
             outbox.bytes = outbox.frames.iter().map(|frame| frame.text.len()).sum();
         }
         drop(outbox);

@@ -59,7 +59,12 @@ pub fn open(ring: &KeyRing, sealed: Option<&Sealed>, belonging: Belonging) -> Op
 
 /// The resource of a message. `clientMessageId` is told to its sender alone.
 #[must_use]
-pub fn message(conversation: ConversationKey, row: &MessageRow, content: Option<String>, viewer: AccountId) -> Message {
+pub fn message(
+    conversation: ConversationKey,
+    row: &MessageRow,
+    content: Option<String>,
+    viewer: AccountId,
+) -> Message {
     let own_key = row.keyed_by_client && row.sender == viewer;
     Message {
         message_id: conversation.event_id(row.position),
@@ -72,7 +77,11 @@ pub fn message(conversation: ConversationKey, row: &MessageRow, content: Option<
         previous_position: None,
         reply_to_id: row.reply_to.map(|position| conversation.event_id(position)),
         media_id: None,
-        client_message_id: row.client_message_id.as_ref().filter(|_| own_key).map(|id| id.as_str().to_owned()),
+        client_message_id: row
+            .client_message_id
+            .as_ref()
+            .filter(|_| own_key)
+            .map(|id| id.as_str().to_owned()),
         edited_at: None,
         deleted_at: None,
         expires_at: row.expires_at,
@@ -83,7 +92,12 @@ pub fn message(conversation: ConversationKey, row: &MessageRow, content: Option<
 
 /// The resource of a message as the store has it.
 #[must_use]
-pub fn stored_message(ring: &KeyRing, conversation: ConversationKey, stored: &StoredMessage, viewer: AccountId) -> Message {
+pub fn stored_message(
+    ring: &KeyRing,
+    conversation: ConversationKey,
+    stored: &StoredMessage,
+    viewer: AccountId,
+) -> Message {
     let row = &stored.row;
     let content = if stored.edited_at.is_some() {
         open(ring, stored.content.as_ref(), Belonging::Edit(conversation.event_id(row.position)))
@@ -156,7 +170,11 @@ pub fn events_of(ring: &KeyRing, entry: &Entry, previous: Option<Position>) -> V
     match &record.body {
         Body::Message(sent) => {
             let Some(row) = message_row(entry) else { return Vec::new() };
-            let belonging = Belonging::Sent { conversation, sender: record.actor, client_message_id: &sent.client_message_id };
+            let belonging = Belonging::Sent {
+                conversation,
+                sender: record.actor,
+                client_message_id: &sent.client_message_id,
+            };
             let content = open(ring, sent.content.as_ref(), belonging);
             new_message(conversation, &row, content, place)
         }
@@ -179,7 +197,12 @@ pub fn events_of(ring: &KeyRing, entry: &Entry, previous: Option<Position>) -> V
 }
 
 /// A message in two forms where only its sender is told its key.
-fn new_message(conversation: ConversationKey, row: &MessageRow, content: Option<String>, place: Place) -> Vec<Told> {
+fn new_message(
+    conversation: ConversationKey,
+    row: &MessageRow,
+    content: Option<String>,
+    place: Place,
+) -> Vec<Told> {
     let mut mine = message(conversation, row, content, row.sender);
     mine.previous_position = place.previous_position;
     if mine.client_message_id.is_none() {
@@ -199,17 +222,41 @@ pub fn small_events(record: &Record, place: Place) -> Vec<Told> {
     let conversation_id = conversation.conversation_id();
     let (user_id, at) = (record.actor, record.stamp);
     let id = |target: &Position| conversation.event_id(*target);
-    let deleted = |target| ServerEvent::MessageDeleted { message_id: id(target), conversation_id, deleted_by: user_id, deleted_at: at, place };
+    let deleted = |target| ServerEvent::MessageDeleted {
+        message_id: id(target),
+        conversation_id,
+        deleted_by: user_id,
+        deleted_at: at,
+        place,
+    };
     match &record.body {
         Body::Delete { target } => vec![(Audience::All, deleted(target))],
         Body::Hide { target } => vec![(Audience::Only(user_id), deleted(target))],
         Body::React { target, reaction, .. } => {
             let reaction = reaction.as_str().to_owned();
-            vec![(Audience::All, ServerEvent::ReactionAdded { message_id: id(target), conversation_id, user_id, reaction, place })]
+            vec![(
+                Audience::All,
+                ServerEvent::ReactionAdded {
+                    message_id: id(target),
+                    conversation_id,
+                    user_id,
+                    reaction,
+                    place,
+                },
+            )]
         }
         Body::Unreact { target, reaction } => {
             let reaction = reaction.as_str().to_owned();
-            vec![(Audience::All, ServerEvent::ReactionRemoved { message_id: id(target), conversation_id, user_id, reaction, place })]
+            vec![(
+                Audience::All,
+                ServerEvent::ReactionRemoved {
+                    message_id: id(target),
+                    conversation_id,
+                    user_id,
+                    reaction,
+                    place,
+                },
+            )]
         }
         Body::Receipt(mark) => receipt_events(record, mark, place),
         _ => Vec::new(),
@@ -238,11 +285,15 @@ fn receipt_events(record: &Record, mark: &ReceiptMark, place: Place) -> Vec<Told
         let message_id = conversation.event_id(read);
         // The reader's own other sessions learn it too.
         let who = mark.tell.iter().copied().chain([user_id]).collect();
-        return vec![(Audience::OneOf(who), ServerEvent::MessageRead { message_id, conversation_id, user_id, read_at: at, place })];
+        return vec![(
+            Audience::OneOf(who),
+            ServerEvent::MessageRead { message_id, conversation_id, user_id, read_at: at, place },
+        )];
     }
     let Some(delivered) = mark.delivered else { return Vec::new() };
     let message_id = conversation.event_id(delivered);
-    let event = ServerEvent::MessageDelivered { message_id, conversation_id, user_id, delivered_at: at, place };
+    let event =
+        ServerEvent::MessageDelivered { message_id, conversation_id, user_id, delivered_at: at, place };
     vec![(Audience::OneOf(mark.tell.clone()), event)]
 }
 
@@ -272,7 +323,8 @@ pub fn control_events(entry: &Entry, change: &Change, after: &ConversationState,
         let role = after.member(user_id).map_or(Role::Member, |m| m.role);
         (Audience::All, ServerEvent::ParticipantAdded { conversation_id, user_id, role, by, position })
     };
-    let gone = |user_id| (Audience::All, ServerEvent::ParticipantRemoved { conversation_id, user_id, by, position });
+    let gone =
+        |user_id| (Audience::All, ServerEvent::ParticipantRemoved { conversation_id, user_id, by, position });
     match change {
         Change::Created => {
             created(&after.accounts());

@@ -121,12 +121,20 @@ impl Keeper {
         let before = held.len();
         held.retain(|_, held| held.renewed.elapsed() < within);
         if held.len() != before {
-            tracing::warn!(role = self.role.name(), units = before - held.len(), "leases could not be renewed in time");
+            tracing::warn!(
+                role = self.role.name(),
+                units = before - held.len(),
+                "leases could not be renewed in time"
+            );
             self.publish(held, owned);
         }
     }
 
-    async fn follow_plan(&self, held: &mut BTreeMap<u16, Held>, owned: &watch::Sender<Owned>) -> Result<(), OwnershipError> {
+    async fn follow_plan(
+        &self,
+        held: &mut BTreeMap<u16, Held>,
+        owned: &watch::Sender<Owned>,
+    ) -> Result<(), OwnershipError> {
         let plan = self.ownership.plan(self.role).await?;
         let mine = |unit: &u16| plan.get(unit).is_some_and(|worker| *worker == self.worker);
         let surplus: Vec<u16> = held.keys().filter(|unit| !mine(unit)).copied().collect();
@@ -137,7 +145,9 @@ impl Keeper {
                 self.ownership.release(&gone.lease, &self.worker).await?;
             }
         }
-        for unit in plan.keys().filter(|unit| mine(unit) && !held.contains_key(unit)).copied().collect::<Vec<_>>() {
+        for unit in
+            plan.keys().filter(|unit| mine(unit) && !held.contains_key(unit)).copied().collect::<Vec<_>>()
+        {
             let asked = Instant::now();
             if let Some(lease) = self.ownership.acquire(self.role, unit, &self.worker).await? {
                 held.insert(unit, Held { lease, renewed: asked });

@@ -47,6 +47,12 @@ impl LeaseUnits {
         (count.is_power_of_two() && count <= 256).then_some(Self(count))
     }
 
+    /// As configured.
+    #[must_use]
+    pub fn of(count: crate::runtime::config::PowerOfTwo) -> Self {
+        Self(count.count())
+    }
+
     #[must_use]
     pub fn count(self) -> u16 {
         self.0

@@ -128,23 +128,55 @@ pub trait Writes {
 }
 
 pub trait Messages {
-    fn message(&self, conversation: ConversationKey, position: Position) -> impl Future<Output = StoreResult<Option<StoredMessage>>> + Send;
+    fn message(
+        &self,
+        conversation: ConversationKey,
+        position: Position,
+    ) -> impl Future<Output = StoreResult<Option<StoredMessage>>> + Send;
 
     /// At most `limit` messages within `range`.
-    fn messages(&self, conversation: ConversationKey, range: Range, order: Order, limit: usize) -> impl Future<Output = StoreResult<Vec<StoredMessage>>> + Send;
+    fn messages(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        order: Order,
+        limit: usize,
+    ) -> impl Future<Output = StoreResult<Vec<StoredMessage>>> + Send;
 
     /// At most `limit` events that are no messages, oldest first.
-    fn events(&self, conversation: ConversationKey, range: Range, limit: usize) -> impl Future<Output = StoreResult<Vec<StoredEvent>>> + Send;
+    fn events(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        limit: usize,
+    ) -> impl Future<Output = StoreResult<Vec<StoredEvent>>> + Send;
 
     /// The reactions to all messages within `range`, oldest reaction of each message first.
-    fn reactions(&self, conversation: ConversationKey, range: Range) -> impl Future<Output = StoreResult<Vec<StoredReaction>>> + Send;
+    fn reactions(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+    ) -> impl Future<Output = StoreResult<Vec<StoredReaction>>> + Send;
 
     /// The messages within `range` that `account` has hidden from itself.
-    fn hidden(&self, conversation: ConversationKey, account: AccountId, range: Range) -> impl Future<Output = StoreResult<Vec<Position>>> + Send;
+    fn hidden(
+        &self,
+        conversation: ConversationKey,
+        account: AccountId,
+        range: Range,
+    ) -> impl Future<Output = StoreResult<Vec<Position>>> + Send;
 
-    fn sent(&self, conversation: ConversationKey, sender: AccountId, id: &ClientMessageId) -> impl Future<Output = StoreResult<Option<StoredSend>>> + Send;
+    fn sent(
+        &self,
+        conversation: ConversationKey,
+        sender: AccountId,
+        id: &ClientMessageId,
+    ) -> impl Future<Output = StoreResult<Option<StoredSend>>> + Send;
 
-    fn receipts(&self, conversation: ConversationKey) -> impl Future<Output = StoreResult<Vec<StoredReceipt>>> + Send;
+    fn receipts(
+        &self,
+        conversation: ConversationKey,
+    ) -> impl Future<Output = StoreResult<Vec<StoredReceipt>>> + Send;
 }
 
 /// How creating something that may stand already ended.
@@ -158,26 +190,50 @@ pub enum Claimed<T> {
 
 pub trait Conversations {
     /// The state after the newest stored control event, and that event's position.
-    fn state(&self, conversation: ConversationKey) -> impl Future<Output = StoreResult<Option<(Position, ConversationState)>>> + Send;
+    fn state(
+        &self,
+        conversation: ConversationKey,
+    ) -> impl Future<Output = StoreResult<Option<(Position, ConversationState)>>> + Send;
 
     /// The newest public event of each; in the order asked.
-    fn heads(&self, conversations: &[ConversationKey]) -> impl Future<Output = StoreResult<Vec<Option<(Position, Timestamp)>>>> + Send;
+    fn heads(
+        &self,
+        conversations: &[ConversationKey],
+    ) -> impl Future<Output = StoreResult<Vec<Option<(Position, Timestamp)>>>> + Send;
 
     /// The direct conversation of a pair, in either order: claims `key` for it unless one stands.
-    fn claim_direct(&self, a: AccountId, b: AccountId, key: ConversationKey) -> impl Future<Output = StoreResult<Claimed<ConversationKey>>> + Send;
+    fn claim_direct(
+        &self,
+        a: AccountId,
+        b: AccountId,
+        key: ConversationKey,
+    ) -> impl Future<Output = StoreResult<Claimed<ConversationKey>>> + Send;
 
     /// Claims a random key for a new group, so that no two conversations share one.
     fn claim_group(&self, key: ConversationKey) -> impl Future<Output = StoreResult<Claimed<()>>> + Send;
 
     /// Mutes a conversation for one account; `None` unmutes.
-    fn mute(&self, account: AccountId, conversation: ConversationKey, until: Option<Timestamp>) -> impl Future<Output = StoreResult<()>> + Send;
+    fn mute(
+        &self,
+        account: AccountId,
+        conversation: ConversationKey,
+        until: Option<Timestamp>,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
 }
 
 pub trait Inboxes {
     /// All of an account's conversations, left ones included, at most `limit`.
-    fn inbox(&self, account: AccountId, limit: usize) -> impl Future<Output = StoreResult<Vec<InboxRow>>> + Send;
+    fn inbox(
+        &self,
+        account: AccountId,
+        limit: usize,
+    ) -> impl Future<Output = StoreResult<Vec<InboxRow>>> + Send;
 
-    fn inbox_row(&self, account: AccountId, conversation: ConversationKey) -> impl Future<Output = StoreResult<Option<InboxRow>>> + Send;
+    fn inbox_row(
+        &self,
+        account: AccountId,
+        conversation: ConversationKey,
+    ) -> impl Future<Output = StoreResult<Option<InboxRow>>> + Send;
 }
 
 pub trait Watermarks {
@@ -210,14 +266,25 @@ pub trait Epochs {
 pub trait Preferences {
     fn settings(&self, account: AccountId) -> impl Future<Output = StoreResult<Settings>> + Send;
 
-    fn put_settings(&self, account: AccountId, settings: Settings) -> impl Future<Output = StoreResult<()>> + Send;
+    fn put_settings(
+        &self,
+        account: AccountId,
+        settings: Settings,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
 
-    fn is_blocked(&self, by: AccountId, account: AccountId) -> impl Future<Output = StoreResult<bool>> + Send;
+    fn is_blocked(&self, by: AccountId, account: AccountId)
+    -> impl Future<Output = StoreResult<bool>> + Send;
 
     /// Whom `by` has blocked, at most `limit`.
-    fn blocks(&self, by: AccountId, limit: usize) -> impl Future<Output = StoreResult<Vec<AccountId>>> + Send;
+    fn blocks(&self, by: AccountId, limit: usize)
+    -> impl Future<Output = StoreResult<Vec<AccountId>>> + Send;
 
-    fn set_block(&self, by: AccountId, account: AccountId, blocked: bool) -> impl Future<Output = StoreResult<()>> + Send;
+    fn set_block(
+        &self,
+        by: AccountId,
+        account: AccountId,
+        blocked: bool,
+    ) -> impl Future<Output = StoreResult<()>> + Send;
 }
 
 /// An own account, as `REEDI_ACCOUNTS=own` keeps it.
@@ -233,19 +300,40 @@ pub struct OwnAccount {
 
 pub trait Accounts {
     /// User names are unique: whoever comes second learns whose it is.
-    fn create_account(&self, account: &OwnAccount) -> impl Future<Output = StoreResult<Claimed<AccountId>>> + Send;
+    fn create_account(
+        &self,
+        account: &OwnAccount,
+    ) -> impl Future<Output = StoreResult<Claimed<AccountId>>> + Send;
 
-    fn account_by_username(&self, username: &Username) -> impl Future<Output = StoreResult<Option<OwnAccount>>> + Send;
+    fn account_by_username(
+        &self,
+        username: &Username,
+    ) -> impl Future<Output = StoreResult<Option<OwnAccount>>> + Send;
 
     fn account(&self, account: AccountId) -> impl Future<Output = StoreResult<Option<OwnAccount>>> + Send;
 
     /// Accounts whose user name begins with `prefix` (lower case), in order, at most `limit`.
-    fn search_accounts(&self, prefix: &str, limit: usize) -> impl Future<Output = StoreResult<Vec<OwnAccount>>> + Send;
+    fn search_accounts(
+        &self,
+        prefix: &str,
+        limit: usize,
+    ) -> impl Future<Output = StoreResult<Vec<OwnAccount>>> + Send;
 }
 
 /// Everything a store adapter does; both adapters pass the conformance suite.
 pub trait StorePort:
-    Writes + Messages + Conversations + Inboxes + Watermarks + Epochs + Preferences + Accounts + Clone + Send + Sync + 'static
+    Writes
+    + Messages
+    + Conversations
+    + Inboxes
+    + Watermarks
+    + Epochs
+    + Preferences
+    + Accounts
+    + Clone
+    + Send
+    + Sync
+    + 'static
 {
     /// Whether it answers now, for readiness.
     fn ping(&self) -> impl Future<Output = StoreResult<()>> + Send;

@@ -24,7 +24,11 @@ pub fn decode(records: Vec<RawRecord>, metrics: &Metrics) -> Batch {
             Ok(entry) => batch.entries.push(entry),
             Err(NotAnEvent::Late { late_ms }) => {
                 metrics.records_void.inc();
-                tracing::info!(position = raw.position.as_u64(), late_ms, "a record landed too late and is void");
+                tracing::info!(
+                    position = raw.position.as_u64(),
+                    late_ms,
+                    "a record landed too late and is void"
+                );
             }
             Err(error) => {
                 metrics.records_unreadable.inc();

@@ -42,7 +42,9 @@ impl Erasures {
             let Some((_, conversation, target)) = self.due.pop_front() else { return };
             let mut positions = vec![target];
             if let Ok(events) = store.events(conversation, Range::after(target), EDITS_MOST).await {
-                let edits = events.iter().filter(|e| matches!(e.record.body, Body::Edit { target: of, .. } if of == target));
+                let edits = events
+                    .iter()
+                    .filter(|e| matches!(e.record.body, Body::Edit { target: of, .. } if of == target));
                 positions.extend(edits.map(|e| e.position));
             }
             for position in positions {

@@ -64,7 +64,8 @@ impl Writer {
         let mut erasures = erase::Erasures::default();
         loop {
             let mine = owned.borrow_and_update().clone();
-            let shards = mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();
+            let shards =
+                mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();
             if shards.is_empty() {
                 if shutdown.is_draining() {
                     return;
@@ -137,7 +138,8 @@ impl Writer {
     }
 
     async fn tick_idle(&self, moved: &mut HashMap<Shard, Instant>) {
-        let idle: Vec<Shard> = moved.iter().filter(|(_, at)| at.elapsed() >= TICK_IDLE).map(|(shard, _)| *shard).collect();
+        let idle: Vec<Shard> =
+            moved.iter().filter(|(_, at)| at.elapsed() >= TICK_IDLE).map(|(shard, _)| *shard).collect();
         for shard in idle {
             // One that fails is tried again in a minute.
             let _ = self.log.append(tick(shard, &self.clock)).await;

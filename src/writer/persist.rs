@@ -62,8 +62,12 @@ impl Persist {
 fn coalesce_heads(writes: &mut Vec<Write>) {
     let mut newest: HashMap<(Option<AccountId>, ConversationKey, u8), Position> = HashMap::new();
     let key = |write: &Write| match write {
-        Write::InboxHead { account, conversation, head, .. } => Some(((Some(*account), *conversation, 0), *head)),
-        Write::InboxRead { account, conversation, up_to } => Some(((Some(*account), *conversation, 1), *up_to)),
+        Write::InboxHead { account, conversation, head, .. } => {
+            Some(((Some(*account), *conversation, 0), *head))
+        }
+        Write::InboxRead { account, conversation, up_to } => {
+            Some(((Some(*account), *conversation, 1), *up_to))
+        }
         Write::InboxTouched { account, conversation, at } => Some(((Some(*account), *conversation, 2), *at)),
         Write::Head { conversation, head, .. } => Some(((None, *conversation, 3), *head)),
         _ => None,

@@ -23,7 +23,8 @@ pub async fn run(writer: Writer, owned: watch::Receiver<Owned>, shutdown: Shutdo
             () = shutdown.draining() => return,
         }
         for slice in writer.log.slices() {
-            let leads = slice.shards().iter().next().is_some_and(|first| owned.borrow().generation(first).is_some());
+            let leads =
+                slice.shards().iter().next().is_some_and(|first| owned.borrow().generation(first).is_some());
             if leads && let Err(error) = look(&writer, slice, seen.entry(slice).or_default()).await {
                 tracing::warn!(error, "the log could not be trimmed");
             }
@@ -34,10 +35,16 @@ pub async fn run(writer: Writer, owned: watch::Receiver<Owned>, shutdown: Shutdo
 /// Notes where the watermarks are now, and trims up to where they were a day ago: what is below was
 /// stored then, and taken by the log before.
 async fn look(writer: &Writer, slice: Slice, seen: &mut VecDeque<(u64, Position)>) -> Result<(), String> {
-    let stored: HashMap<Shard, Position> = writer.store.watermarks().await.map_err(|e| e.to_string())?.into_iter().collect();
+    let stored: HashMap<Shard, Position> =
+        writer.store.watermarks().await.map_err(|e| e.to_string())?.into_iter().collect();
     let state = writer.log.state(slice).await.map_err(|e| e.to_string())?;
     writer.metrics.log_fill_percent.set(i64::from(state.fill_percent));
-    let lowest = slice.shards().iter().map(|shard| stored.get(&shard).copied().unwrap_or_default()).min().unwrap_or_default();
+    let lowest = slice
+        .shards()
+        .iter()
+        .map(|shard| stored.get(&shard).copied().unwrap_or_default())
+        .min()
+        .unwrap_or_default();
     let now_ms = writer.clock.now().as_millis();
     if seen.back().is_none_or(|(_, position)| *position < lowest) {
         seen.push_back((now_ms, lowest));

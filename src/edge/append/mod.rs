@@ -143,10 +143,15 @@ impl Appender {
     ///
     /// # Errors
     /// Surely not taken, or outcome unknown.
-    pub async fn event(&self, conversation: ConversationKey, body: impl Fn(Timestamp) -> Record) -> Outcome<(Position, Timestamp)> {
+    pub async fn event(
+        &self,
+        conversation: ConversationKey,
+        body: impl Fn(Timestamp) -> Record,
+    ) -> Outcome<(Position, Timestamp)> {
         let stamp = self.clock.now();
         let payload = body(stamp).encode();
-        let append = Append { conversation, lane: Lane::Event, duplicate_key: None, payload, traceparent: None };
+        let append =
+            Append { conversation, lane: Lane::Event, duplicate_key: None, payload, traceparent: None };
         match self.publish(append).await? {
             Appended::New(position) | Appended::Duplicate(position) => Ok((position, stamp)),
         }
@@ -182,11 +187,15 @@ impl Appender {
     }
 }
 
-fn same_request(send: &Send<'_>, digest: RequestDigest, position: Position, stamp: Timestamp) -> Outcome<Accepted> {
+fn same_request(
+    send: &Send<'_>,
+    digest: RequestDigest,
+    position: Position,
+    stamp: Timestamp,
+) -> Outcome<Accepted> {
     if digest == send.digest {
         return Ok(Accepted { position, stamp, duplicate: true });
     }
     let detail = "This clientMessageId belongs to another message. Make a new one for each message.";
     Err(Refused::new(ErrorCode::IdempotencyKeyReused, detail))
 }
-

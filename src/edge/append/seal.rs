@@ -166,7 +166,11 @@ mod tests {
         for elsewhere in [
             Belonging::Sent { conversation, sender: account(1), client_message_id: &b },
             Belonging::Sent { conversation, sender: account(2), client_message_id: &a },
-            Belonging::Sent { conversation: ConversationKey::from_u64(8), sender: account(1), client_message_id: &a },
+            Belonging::Sent {
+                conversation: ConversationKey::from_u64(8),
+                sender: account(1),
+                client_message_id: &a,
+            },
             Belonging::Edit(conversation.event_id(position)),
         ] {
             assert_eq!(ring.open(&sealed, elsewhere), Err(OpenError::Damaged));
@@ -176,7 +180,11 @@ mod tests {
     #[test]
     fn a_rotated_ring_opens_what_the_old_key_sealed() {
         let id = ClientMessageId::parse("a").unwrap();
-        let place = Belonging::Sent { conversation: ConversationKey::from_u64(7), sender: account(1), client_message_id: &id };
+        let place = Belonging::Sent {
+            conversation: ConversationKey::from_u64(7),
+            sender: account(1),
+            client_message_id: &id,
+        };
         let content = Content::parse("x".into()).unwrap();
         let sealed = ring(&["old"]).seal(&content, place);
         let rotated = ring(&["new", "old"]);

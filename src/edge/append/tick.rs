@@ -29,7 +29,13 @@ pub fn tick(shard: Shard, clock: &LogClock) -> Append {
         audience: None,
         body: Body::Tick,
     };
-    Append { conversation, lane: Lane::Event, duplicate_key: None, payload: record.encode(), traceparent: None }
+    Append {
+        conversation,
+        lane: Lane::Event,
+        duplicate_key: None,
+        payload: record.encode(),
+        traceparent: None,
+    }
 }
 
 /// Appends ticks; one serves all who asked before it was begun.
@@ -48,7 +54,12 @@ impl Ticks {
     ///
     /// # Errors
     /// The log did not take it.
-    pub async fn after_now(&self, shard: Shard, log: &Log, clock: &LogClock) -> Result<Position, AppendError> {
+    pub async fn after_now(
+        &self,
+        shard: Shard,
+        log: &Log,
+        clock: &LogClock,
+    ) -> Result<Position, AppendError> {
         let asked = Instant::now();
         let mut newest = self.shards[shard.index()].lock().await;
         if let Some((begun, position)) = *newest
@@ -57,7 +68,8 @@ impl Ticks {
             return Ok(position);
         }
         let begun = Instant::now();
-        let (Appended::New(position) | Appended::Duplicate(position)) = log.append(tick(shard, clock)).await?;
+        let (Appended::New(position) | Appended::Duplicate(position)) =
+            log.append(tick(shard, clock)).await?;
         *newest = Some((begun, position));
         Ok(position)
     }

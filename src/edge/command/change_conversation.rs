@@ -37,7 +37,12 @@ pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, w
         match edge.appender.control(expected, record).await {
             Ok(position) => {
                 edge.newest.tell(conversation, position, &[actor]);
-                return Ok(edge.views.learn(conversation, position, position, Arc::new(after.placed_at(position))));
+                return Ok(edge.views.learn(
+                    conversation,
+                    position,
+                    position,
+                    Arc::new(after.placed_at(position)),
+                ));
             }
             Err(AppendError::ControlMoved(stands)) => {
                 (view, expected) = judged_by(edge, conversation, stands, expected).await?;
@@ -50,7 +55,12 @@ pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, w
 
 /// The newest state, once the control event that came first is stored, and what to expect next. A
 /// void control event moves the log's position and changes nothing.
-async fn judged_by(edge: &Edge, conversation: ConversationKey, stands: Option<Position>, expected: Position) -> Outcome<(View, Position)> {
+async fn judged_by(
+    edge: &Edge,
+    conversation: ConversationKey,
+    stands: Option<Position>,
+    expected: Position,
+) -> Outcome<(View, Position)> {
     if let Some(stands) = stands {
         edge.watermarks.passed(conversation.shard(), stands).await?;
     }
@@ -68,17 +78,28 @@ async fn judged_by(edge: &Edge, conversation: ConversationKey, stands: Option<Po
 ///
 /// # Errors
 /// A value out of its limits, or not allowed.
-pub async fn update(edge: &Edge, actor: AccountId, conversation: ConversationKey, command: &UpdateConversation) -> Outcome<View> {
-    let name = command.name.as_deref().map(Name::parse).transpose().map_err(|e| Refused::invalid("/name", e))?;
+pub async fn update(
+    edge: &Edge,
+    actor: AccountId,
+    conversation: ConversationKey,
+    command: &UpdateConversation,
+) -> Outcome<View> {
+    let name =
+        command.name.as_deref().map(Name::parse).transpose().map_err(|e| Refused::invalid("/name", e))?;
     let avatar_url = match &command.avatar_url {
-        Some(Some(text)) => Some(Some(AvatarUrl::parse(text).map_err(|e| Refused::invalid("/avatarUrl", e))?)),
+        Some(Some(text)) => {
+            Some(Some(AvatarUrl::parse(text).map_err(|e| Refused::invalid("/avatarUrl", e))?))
+        }
         Some(None) => Some(None),
         None => None,
     };
     if let Some(Some(seconds)) = command.expires_after
         && !limits::EXPIRES_AFTER_S.contains(&seconds)
     {
-        return Err(Refused::invalid("/expiresAfter", "3600 (an hour) to 31536000 (a year) seconds, or null"));
+        return Err(Refused::invalid(
+            "/expiresAfter",
+            "3600 (an hour) to 31536000 (a year) seconds, or null",
+        ));
     }
     let muted_until = match &command.muted_until {
         Some(Some(text)) => {
@@ -104,7 +125,12 @@ pub async fn update(edge: &Edge, actor: AccountId, conversation: ConversationKey
 ///
 /// # Errors
 /// Not an admin, the group is full, or somebody takes no messages of this account.
-pub async fn add(edge: &Edge, actor: AccountId, conversation: ConversationKey, command: &AddParticipants) -> Outcome<View> {
+pub async fn add(
+    edge: &Edge,
+    actor: AccountId,
+    conversation: ConversationKey,
+    command: &AddParticipants,
+) -> Outcome<View> {
     edge.views.get(conversation).await?.member(actor)?;
     if command.participant_ids.is_empty() {
         return Err(Refused::invalid("/participantIds", "name at least one account"));

@@ -44,7 +44,13 @@ pub async fn direct(edge: &Edge, actor: AccountId, command: &CreateDirect) -> Ou
     complete_direct(edge, actor, peer, key, may).await
 }
 
-async fn complete_direct(edge: &Edge, actor: AccountId, peer: AccountId, key: ConversationKey, may: bool) -> Outcome<Created> {
+async fn complete_direct(
+    edge: &Edge,
+    actor: AccountId,
+    peer: AccountId,
+    key: ConversationKey,
+    may: bool,
+) -> Outcome<Created> {
     match edge.views.get(key).await {
         Ok(view) => return Ok(Created { view, new: false }),
         Err(refused) if refused.code == ErrorCode::NotFound => {}
@@ -70,9 +76,16 @@ pub async fn group(edge: &Edge, actor: AccountId, command: &CreateGroup) -> Outc
     let mut members = vec![(actor, Role::Admin)];
     members.extend(others.into_iter().map(|account| (account, Role::Member)));
     if members.len() > edge.limits.group_members {
-        return refuse(ErrorCode::GroupFull, &format!("A group has at most {} members.", edge.limits.group_members));
+        return refuse(
+            ErrorCode::GroupFull,
+            &format!("A group has at most {} members.", edge.limits.group_members),
+        );
     }
-    let state = ConversationState { name: Some(name), avatar_url, ..state(edge.clock.now(), ConversationType::Group, members) };
+    let state = ConversationState {
+        name: Some(name),
+        avatar_url,
+        ..state(edge.clock.now(), ConversationType::Group, members)
+    };
     for _ in 0..KEY_TRIES {
         let key = fresh_key();
         if edge.store.claim_group(key).await? == Claimed::New {
@@ -85,7 +98,10 @@ pub async fn group(edge: &Edge, actor: AccountId, command: &CreateGroup) -> Outc
 /// The accounts named by a client, each once, all of whom take messages of `actor`.
 pub(super) async fn participants(edge: &Edge, actor: AccountId, ids: &[String]) -> Outcome<Vec<AccountId>> {
     if ids.len() > edge.limits.group_members {
-        return refuse(ErrorCode::GroupFull, &format!("A group has at most {} members.", edge.limits.group_members));
+        return refuse(
+            ErrorCode::GroupFull,
+            &format!("A group has at most {} members.", edge.limits.group_members),
+        );
     }
     let mut accounts = Vec::with_capacity(ids.len());
     for (i, text) in ids.iter().enumerate() {
@@ -124,7 +140,12 @@ fn state(now: Timestamp, kind: ConversationType, members: Vec<(AccountId, Role)>
     }
 }
 
-async fn create(edge: &Edge, key: ConversationKey, actor: AccountId, state: ConversationState) -> Outcome<Created> {
+async fn create(
+    edge: &Edge,
+    key: ConversationKey,
+    actor: AccountId,
+    state: ConversationState,
+) -> Outcome<Created> {
     let record = Record {
         conversation: key,
         kind: state.kind,
@@ -152,7 +173,9 @@ async fn create(edge: &Edge, key: ConversationKey, actor: AccountId, state: Conv
             });
             match found.await {
                 Ok(view) => Ok(Created { view, new: false }),
-                Err(_) => refuse(ErrorCode::StoreUnavailable, "The conversation is not stored yet. Try again."),
+                Err(_) => {
+                    refuse(ErrorCode::StoreUnavailable, "The conversation is not stored yet. Try again.")
+                }
             }
         }
         Err(error) => Err(error.into()),

@@ -26,7 +26,10 @@ pub async fn run(edge: &Edge, actor: AccountId, id: MessageId, scope: DeleteScop
     }
     let is_admin = target.view.state.kind == ConversationType::Group && target.member.role == Role::Admin;
     if row.sender != actor && !is_admin {
-        return refuse(ErrorCode::Forbidden, "Only its sender or a group's admin can delete a message for everyone.");
+        return refuse(
+            ErrorCode::Forbidden,
+            "Only its sender or a group's admin can delete a message for everyone.",
+        );
     }
     if target.stored.deleted.is_some() {
         return Ok(());

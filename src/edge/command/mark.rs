@@ -97,7 +97,13 @@ pub async fn run(edge: &Edge, actor: AccountId, id: MessageId, mark: Mark) -> Ou
     told
 }
 
-async fn tell(edge: &Edge, view: &View, actor: AccountId, before: (Position, Position), now: (Position, Position)) -> Outcome<()> {
+async fn tell(
+    edge: &Edge,
+    view: &View,
+    actor: AccountId,
+    before: (Position, Position),
+    now: (Position, Position),
+) -> Outcome<()> {
     let delivered = (now.0 > before.0).then_some(now.0);
     let read = (now.1 > before.1).then_some(now.1);
     let private = !edge.settings(actor).await?.read_receipts;
@@ -113,7 +119,13 @@ async fn tell(edge: &Edge, view: &View, actor: AccountId, before: (Position, Pos
 }
 
 /// The authors of the messages that a receipt newly covers.
-async fn senders(edge: &Edge, view: &View, actor: AccountId, after: Position, up_to: Position) -> Outcome<Vec<AccountId>> {
+async fn senders(
+    edge: &Edge,
+    view: &View,
+    actor: AccountId,
+    after: Position,
+    up_to: Position,
+) -> Outcome<Vec<AccountId>> {
     if let Some(peer) = view.state.peer_of(actor) {
         return Ok(vec![peer]);
     }

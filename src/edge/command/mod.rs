@@ -24,7 +24,8 @@ use reedi_protocol::{AccountId, ConversationId, ConversationKey, ErrorCode, Mess
 /// # Errors
 /// No UUID at all (a value to correct), or none of ours (nothing there).
 pub fn conversation_id(text: &str, pointer: &str) -> Outcome<ConversationKey> {
-    let uuid = uuid::Uuid::try_parse(text).map_err(|_| Refused::invalid(pointer, "a conversation id is a UUID"))?;
+    let uuid =
+        uuid::Uuid::try_parse(text).map_err(|_| Refused::invalid(pointer, "a conversation id is a UUID"))?;
     ConversationId::try_from(uuid).map(ConversationId::key).map_err(|_| Refused::not_found())
 }
 
@@ -33,7 +34,8 @@ pub fn conversation_id(text: &str, pointer: &str) -> Outcome<ConversationKey> {
 /// # Errors
 /// As [`conversation_id`].
 pub fn message_id(text: &str, pointer: &str) -> Outcome<MessageId> {
-    let uuid = uuid::Uuid::try_parse(text).map_err(|_| Refused::invalid(pointer, "a message id is a UUID"))?;
+    let uuid =
+        uuid::Uuid::try_parse(text).map_err(|_| Refused::invalid(pointer, "a message id is a UUID"))?;
     MessageId::try_from(uuid).map_err(|_| Refused::not_found())
 }
 
@@ -49,7 +51,6 @@ pub fn account_id(text: &str, pointer: &str) -> Outcome<AccountId> {
 pub(super) struct Target {
     pub view: View,
     pub member: Member,
-    pub id: MessageId,
     pub stored: StoredMessage,
 }
 
@@ -66,7 +67,7 @@ pub(super) async fn target(edge: &Edge, account: AccountId, id: MessageId) -> Ou
     }
     edge.caught_up(conversation).await?;
     let stored = edge.store.message(conversation, id.position()).await?.ok_or_else(Refused::not_found)?;
-    Ok(Target { view, member, id, stored })
+    Ok(Target { view, member, stored })
 }
 
 impl Edge {
@@ -80,7 +81,14 @@ impl Edge {
     }
 
     /// The record of an event that `actor` makes in the conversation of `view`.
-    pub(super) fn record(&self, view: &View, actor: AccountId, stamp: Timestamp, digest: RequestDigest, body: Body) -> Record {
+    pub(super) fn record(
+        &self,
+        view: &View,
+        actor: AccountId,
+        stamp: Timestamp,
+        digest: RequestDigest,
+        body: Body,
+    ) -> Record {
         Record {
             conversation: view.conversation,
             kind: view.state.kind,

@@ -122,7 +122,13 @@ async fn check_reply(edge: &Edge, view: &View, sender: AccountId, reply_to: Posi
     edge.store.message(view.conversation, reply_to).await?.map(drop).ok_or_else(outside)
 }
 
-async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed, traceparent: Option<String>) -> Outcome<Accepted> {
+async fn publish(
+    edge: &Edge,
+    view: &View,
+    sender: AccountId,
+    parsed: &Parsed,
+    traceparent: Option<String>,
+) -> Outcome<Accepted> {
     let conversation = view.conversation;
     let digest = RequestDigest::of(&[
         parsed.content.as_str().as_bytes(),
@@ -141,7 +147,9 @@ async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed, t
     };
     let keyed_by_client = parsed.keyed_by_client;
     let send = Send { sender, conversation, client_message_id, keyed_by_client, digest, traceparent };
-    edge.appender.send(send, |stamp| edge.record(view, sender, stamp, digest, Body::Message(message.clone()))).await
+    edge.appender
+        .send(send, |stamp| edge.record(view, sender, stamp, digest, Body::Message(message.clone())))
+        .await
 }
 
 fn as_sent(view: &View, sender: AccountId, parsed: Parsed, accepted: Accepted) -> Message {

@@ -2,8 +2,8 @@
 
 use super::mark::Mark;
 use super::{conversation_id, delete_message, edit_message, mark, message_id, react, send_message};
-use crate::edge::refused::{Outcome, Refused};
 use crate::edge::authenticate::Identity;
+use crate::edge::refused::{Outcome, Refused};
 use crate::edge::session::Session;
 use crate::edge::{Edge, fleeting, resume};
 use reedi_protocol::command::{self, InConversation, OfMessage, name};
@@ -30,7 +30,11 @@ pub fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refus
     let inner = error.inner();
     // serde_json says "lone leading surrogate" and the like for escapes that are no Unicode.
     let text = inner.to_string();
-    let code = if text.contains("surrogate") || text.contains("hex escape") { ErrorCode::NotUnicode } else { ErrorCode::Malformed };
+    let code = if text.contains("surrogate") || text.contains("hex escape") {
+        ErrorCode::NotUnicode
+    } else {
+        ErrorCode::Malformed
+    };
     let mut refused = Refused::new(code, text.clone());
     if path != "." {
         let pointer = format!("/{}", path.replace('.', "/").replace(['[', ']'], ""));
@@ -63,7 +67,13 @@ struct SentAnswer {
 }
 
 /// Does a command of an authenticated session.
-pub async fn handle(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &str, traceparent: Option<String>) -> Answer {
+pub async fn handle(
+    edge: &Arc<Edge>,
+    session: &Arc<Session>,
+    event: &str,
+    data: &str,
+    traceparent: Option<String>,
+) -> Answer {
     if event != name::RESUME {
         session.spoke();
     }
@@ -82,12 +92,19 @@ pub fn is_patient(event: &str) -> bool {
     matches!(event, name::MARK_READ | name::MARK_DELIVERED | name::RESUME)
 }
 
-async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &str, traceparent: Option<String>) -> Outcome<Answer> {
+async fn dispatch(
+    edge: &Arc<Edge>,
+    session: &Arc<Session>,
+    event: &str,
+    data: &str,
+    traceparent: Option<String>,
+) -> Outcome<Answer> {
     let account = session.account;
     match event {
         name::SEND_MESSAGE => {
             let conversation = in_conversation(data)?;
-            let sent = send_message::run(edge, account, conversation, parse(data)?, None, traceparent).await?;
+            let sent =
+                send_message::run(edge, account, conversation, parse(data)?, None, traceparent).await?;
             let message = sent.message;
             Ok(ok(SentAnswer {
                 message_id: message.message_id,
@@ -98,7 +115,9 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
                 duplicate: sent.duplicate,
             }))
         }
-        name::EDIT_MESSAGE => Ok(ok(edit_message::run(edge, account, of_message(data)?, parse(data)?).await?)),
+        name::EDIT_MESSAGE => {
+            Ok(ok(edit_message::run(edge, account, of_message(data)?, parse(data)?).await?))
+        }
         name::DELETE_MESSAGE => {
             let command: command::DeleteMessage = parse(data)?;
             delete_message::run(edge, account, of_message(data)?, command.scope).await?;

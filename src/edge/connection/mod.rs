@@ -4,8 +4,8 @@ pub mod sweep;
 pub mod websocket;
 
 use super::Edge;
-use super::refused::{Outcome, Refused};
 use super::authenticate::Identity;
+use super::refused::{Outcome, Refused};
 use super::session::Session;
 use crate::runtime::metrics::{Held, Metrics};
 use reedi_protocol::{CloseCode, ErrorCode};
@@ -30,13 +30,19 @@ impl Present {
     pub async fn come(edge: &Arc<Edge>, identity: Identity) -> Outcome<Self> {
         if edge.metrics.connections.get() >= edge.limits.sessions as i64 {
             edge.metrics.limit_hit("sessions");
-            return Err(Refused::new(ErrorCode::RateLimited, "This server has as many connections as it takes."));
+            return Err(Refused::new(
+                ErrorCode::RateLimited,
+                "This server has as many connections as it takes.",
+            ));
         }
         let session = Session::new(edge.next_session_id(), identity, edge.limits.outbox);
         session.heard(edge.uptime_ms());
         let Some(came) = edge.routes.come(session.clone(), edge.limits.sessions_per_account) else {
             edge.metrics.limit_hit("sessions_per_account");
-            return Err(Refused::new(ErrorCode::RateLimited, "This account has as many connections as it may have."));
+            return Err(Refused::new(
+                ErrorCode::RateLimited,
+                "This account has as many connections as it may have.",
+            ));
         };
         edge.by_id.lock().insert(session.id, session.clone());
         let counted = Metrics::hold(&edge.metrics.connections);
@@ -51,7 +57,10 @@ impl Present {
         let mut applied = edge.routes_applied.subscribe();
         let routed = applied.wait_for(|applied| *applied >= came.version);
         if tokio::time::timeout(ROUTED_WITHIN, routed).await.is_err() {
-            return Err(Refused::new(ErrorCode::Unavailable, "This server cannot tell events now. Connect again."));
+            return Err(Refused::new(
+                ErrorCode::Unavailable,
+                "This server cannot tell events now. Connect again.",
+            ));
         }
         session.begin_after(edge.coverage.lock().through());
         edge.fresh.lock().push(session);

@@ -2,8 +2,8 @@
 
 use crate::edge::authenticate::LEEWAY_MS;
 use crate::edge::{Edge, wire};
-use reedi_protocol::event::ServerEvent;
 use reedi_protocol::CloseCode;
+use reedi_protocol::event::ServerEvent;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub async fn run(edge: Arc<Edge>) {
     loop {
         tick.tick().await;
         let fresh: Vec<_> = std::mem::take(&mut *edge.fresh.lock());
-        let holding: Vec<_> = fresh.into_iter().filter(|s| !s.release_unless_resuming(RESUME_WITHIN)).collect();
+        let holding: Vec<_> =
+            fresh.into_iter().filter(|s| !s.release_unless_resuming(RESUME_WITHIN)).collect();
         edge.fresh.lock().extend(holding);
         if looked.elapsed() >= LOOK_EVERY {
             looked = tokio::time::Instant::now();

@@ -5,9 +5,9 @@ use super::Present;
 use super::sweep::PING_EVERY;
 use crate::edge::Edge;
 use crate::edge::admission::WaitingSocket;
+use crate::edge::authenticate::Identity;
 use crate::edge::command::socket;
 use crate::edge::refused::Refused;
-use crate::edge::authenticate::Identity;
 use crate::edge::session::{Close, Next, OutFrame};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -86,7 +86,11 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, mut socket: WebSock
     let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
 }
 
-async fn authenticate<S>(edge: &Arc<Edge>, socket: &mut WebSocketStream<S>, waiting: WaitingSocket) -> Result<Present, Close>
+async fn authenticate<S>(
+    edge: &Arc<Edge>,
+    socket: &mut WebSocketStream<S>,
+    waiting: WaitingSocket,
+) -> Result<Present, Close>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -98,7 +102,8 @@ where
         Ok(Err(refused)) => return Err(refused),
         Ok(Ok(text)) => text,
     };
-    let frame = CommandFrame::decode(&text).map_err(|e| close(CloseCode::ProtocolViolation, &e.to_string()))?;
+    let frame =
+        CommandFrame::decode(&text).map_err(|e| close(CloseCode::ProtocolViolation, &e.to_string()))?;
     if frame.event != name::AUTHENTICATE {
         return Err(close(CloseCode::Unauthenticated, "the first command must be authenticate"));
     }
@@ -106,24 +111,33 @@ where
     let command = socket::parse::<Authenticate>(data);
     let command = command.map_err(|refused| close(CloseCode::ProtocolViolation, &refused.detail))?;
     let verified = edge.verifier.verify(&command.token).await;
-    let identity: Identity = verified.map_err(|error| close(CloseCode::Unauthenticated, &error.to_string()))?;
+    let identity: Identity =
+        verified.map_err(|error| close(CloseCode::Unauthenticated, &error.to_string()))?;
     drop(waiting);
     let present = Present::come(edge, identity).await.map_err(refused_close)?;
     if let Some(ack) = frame.ack {
-        let answer = socket::ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
+        let answer =
+            socket::ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
         let text = Message::text(frame::encode_answer(ack, &answer));
         socket.send(text).await.map_err(|_| close(CloseCode::GoingAway, "gone"))?;
     }
     Ok(present)
 }
 
-async fn first_text<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Result<Utf8Bytes, Close> {
+async fn first_text<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+) -> Result<Utf8Bytes, Close> {
     loop {
         match socket.next().await {
             Some(Ok(Message::Text(text))) => return Ok(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Err(error)) => return Err(close_for(&error)),
-            _ => return Err(Close { code: CloseCode::ProtocolViolation, reason: "the first frame must be text".into() }),
+            _ => {
+                return Err(Close {
+                    code: CloseCode::ProtocolViolation,
+                    reason: "the first frame must be text".into(),
+                });
+            }
         }
     }
 }
@@ -142,7 +156,9 @@ pub fn refused_close(refused: Refused) -> Close {
 
 fn close_for(error: &Error) -> Close {
     let (code, reason) = match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => (CloseCode::TooLarge, "a frame has at most 256 KiB"),
+        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
+            (CloseCode::TooLarge, "a frame has at most 256 KiB")
+        }
         Error::Utf8(_) => (CloseCode::ProtocolViolation, "a text frame must be UTF-8"),
         Error::Protocol(_) => (CloseCode::ProtocolViolation, "not a WebSocket frame"),
         _ => (CloseCode::GoingAway, "the connection failed"),
@@ -185,7 +201,10 @@ where
                         Err(close) => return Some(close),
                     },
                     Message::Binary(_) => {
-                        return Some(Close { code: CloseCode::ProtocolViolation, reason: "frames are text".into() });
+                        return Some(Close {
+                            code: CloseCode::ProtocolViolation,
+                            reason: "frames are text".into(),
+                        });
                     }
                     Message::Close(_) => return None,
                     _ => {}
@@ -233,7 +252,9 @@ where
     match tokio::time::timeout(WRITE_WITHIN, writing).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(None),
-        Err(_) => Err(Some(Close { code: CloseCode::SlowConsumer, reason: "nothing was read for 10 s".into() })),
+        Err(_) => {
+            Err(Some(Close { code: CloseCode::SlowConsumer, reason: "nothing was read for 10 s".into() }))
+        }
     }
 }
 
@@ -245,7 +266,11 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
         Ok(frame) => frame,
         Err(error) => {
             // One bad frame is a mistake to tell; the connection is still in step.
-            let event = ServerEvent::Error { code: ErrorCode::Malformed, message: error.to_string(), retry_after: None };
+            let event = ServerEvent::Error {
+                code: ErrorCode::Malformed,
+                message: error.to_string(),
+                retry_after: None,
+            };
             edge.metrics.refused(ErrorCode::Malformed);
             session.push(crate::edge::wire::encode(&event));
             return Ok(None);

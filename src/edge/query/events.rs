@@ -52,7 +52,8 @@ pub async fn page(edge: &Edge, account: AccountId, row: &InboxRow, page: Page) -
     let mut stands = merge(messages, events);
     let has_more = stands.len() > page.limit;
     stands.truncate(page.limit);
-    let complete_to = if has_more { stands.last().map_or(after, |s| s.position) } else { page.up_to.max(page.after) };
+    let complete_to =
+        if has_more { stands.last().map_or(after, |s| s.position) } else { page.up_to.max(page.after) };
     let hidden = edge.store.hidden(conversation, account, range).await?;
     let mut told = Vec::with_capacity(stands.len());
     let mut previous = None;
@@ -109,7 +110,11 @@ fn tell(
         Stand { event: Some(event), .. } => match &event.record.body {
             Body::Control { change, after } => {
                 let after = after.clone().placed_at(event.position);
-                let entry = crate::domain::record::Entry { position: event.position, log_time: event.log_time, record: event.record.clone() };
+                let entry = crate::domain::record::Entry {
+                    position: event.position,
+                    log_time: event.log_time,
+                    record: event.record.clone(),
+                };
                 let mut told = wire::control_events(&entry, change, &after, place);
                 if left_here {
                     told.retain(|(_, event)| matches!(event, ServerEvent::ParticipantRemoved { .. }));
@@ -128,11 +133,16 @@ fn tell(
 }
 
 /// An edit's content is where the message is: the newest stands for all.
-async fn fill_edits(edge: &Edge, conversation: ConversationKey, told: &mut [(Position, ServerEvent)]) -> Outcome<()> {
+async fn fill_edits(
+    edge: &Edge,
+    conversation: ConversationKey,
+    told: &mut [(Position, ServerEvent)],
+) -> Outcome<()> {
     for (_, event) in told {
         if let ServerEvent::MessageEdited { message_id, content, .. } = event {
             let stored = edge.store.message(conversation, message_id.position()).await?;
-            *content = stored.and_then(|s| wire::stored_message(&edge.key_ring, conversation, &s, s.row.sender).content);
+            *content = stored
+                .and_then(|s| wire::stored_message(&edge.key_ring, conversation, &s, s.row.sender).content);
         }
     }
     Ok(())
@@ -142,7 +152,13 @@ async fn fill_edits(edge: &Edge, conversation: ConversationKey, told: &mut [(Pos
 ///
 /// # Errors
 /// Not this account's conversation, or the store has not caught up.
-pub async fn get(edge: &Edge, account: AccountId, conversation: ConversationKey, after: Position, limit: usize) -> Outcome<Events> {
+pub async fn get(
+    edge: &Edge,
+    account: AccountId,
+    conversation: ConversationKey,
+    after: Position,
+    limit: usize,
+) -> Outcome<Events> {
     let shard = conversation.shard();
     let newest = edge.newest.of_conversation(conversation).max(after);
     edge.watermarks.passed(shard, newest).await.map_err(|e: NotStored| Refused::from(e))?;
@@ -155,7 +171,11 @@ pub async fn get(edge: &Edge, account: AccountId, conversation: ConversationKey,
     for (position, event) in caught.told {
         if let Ok(serde_json::Value::Object(mut frame)) = serde_json::to_value(&event) {
             let name = frame.remove("event").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-            events.push(LoggedEvent { position, event: name, data: frame.remove("data").unwrap_or_default() });
+            events.push(LoggedEvent {
+                position,
+                event: name,
+                data: frame.remove("data").unwrap_or_default(),
+            });
         }
     }
     Ok(Events { events, complete_to: caught.complete_to, has_more: caught.has_more })

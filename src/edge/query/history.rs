@@ -39,7 +39,11 @@ pub fn page_size(limit: Option<usize>) -> Outcome<usize> {
 fn parse(conversation: ConversationKey, query: &Query) -> Outcome<Around> {
     let place = |text: &str, pointer: &str| {
         let id = message_id(text, pointer)?;
-        if id.key() == conversation { Ok(id.position()) } else { Err(Refused::invalid(pointer, "a message of this conversation")) }
+        if id.key() == conversation {
+            Ok(id.position())
+        } else {
+            Err(Refused::invalid(pointer, "a message of this conversation"))
+        }
     };
     match (&query.before, &query.after, &query.around) {
         (None, None, None) => Ok(Around::Newest),
@@ -54,7 +58,12 @@ fn parse(conversation: ConversationKey, query: &Query) -> Outcome<Around> {
 ///
 /// # Errors
 /// Not this account's conversation, a bad query, or the store has not caught up.
-pub async fn get(edge: &Edge, account: AccountId, conversation: ConversationKey, query: &Query) -> Outcome<History> {
+pub async fn get(
+    edge: &Edge,
+    account: AccountId,
+    conversation: ConversationKey,
+    query: &Query,
+) -> Outcome<History> {
     let limit = page_size(query.limit)?;
     let view = edge.views.get(conversation).await?;
     let joined = view.member(account)?.joined.as_u64();
@@ -75,9 +84,19 @@ pub async fn get(edge: &Edge, account: AccountId, conversation: ConversationKey,
 }
 
 /// The messages, and whether there are older ones than the oldest of them.
-async fn read(edge: &Edge, conversation: ConversationKey, floor: Position, around: Around, limit: usize) -> Outcome<(Vec<StoredMessage>, bool)> {
-    let older = |before: Position, most: usize| edge.store.messages(conversation, Range { after: floor, before }, Order::NewestFirst, most);
-    let newer = |after: Position, most: usize| edge.store.messages(conversation, Range::after(after.max(floor)), Order::OldestFirst, most);
+async fn read(
+    edge: &Edge,
+    conversation: ConversationKey,
+    floor: Position,
+    around: Around,
+    limit: usize,
+) -> Outcome<(Vec<StoredMessage>, bool)> {
+    let older = |before: Position, most: usize| {
+        edge.store.messages(conversation, Range { after: floor, before }, Order::NewestFirst, most)
+    };
+    let newer = |after: Position, most: usize| {
+        edge.store.messages(conversation, Range::after(after.max(floor)), Order::OldestFirst, most)
+    };
     match around {
         Around::Newest | Around::Before(_) => {
             let before = if let Around::Before(before) = around { before } else { Range::END };
@@ -108,14 +127,21 @@ async fn read(edge: &Edge, conversation: ConversationKey, floor: Position, aroun
 ///
 /// # Errors
 /// The store is away.
-pub async fn resources(edge: &Edge, account: AccountId, conversation: ConversationKey, stored: &[StoredMessage]) -> Outcome<Vec<Message>> {
+pub async fn resources(
+    edge: &Edge,
+    account: AccountId,
+    conversation: ConversationKey,
+    stored: &[StoredMessage],
+) -> Outcome<Vec<Message>> {
     let (Some(newest), Some(oldest)) = (stored.first(), stored.last()) else { return Ok(Vec::new()) };
     let range = Range {
         after: Position::from_u64(oldest.row.position.as_u64() - 1).unwrap_or_default(),
         before: Position::from_u64(newest.row.position.as_u64() + 1).unwrap_or(Range::END),
     };
-    let (reactions, hidden) =
-        tokio::try_join!(edge.store.reactions(conversation, range), edge.store.hidden(conversation, account, range))?;
+    let (reactions, hidden) = tokio::try_join!(
+        edge.store.reactions(conversation, range),
+        edge.store.hidden(conversation, account, range)
+    )?;
     Ok(stored
         .iter()
         .filter(|m| !hidden.contains(&m.row.position))

@@ -37,13 +37,19 @@ pub fn resource(view: &View, account: AccountId) -> Outcome<Conversation> {
 ///
 /// # Errors
 /// A bad cursor, or the store has not caught up.
-pub async fn get(edge: &Edge, account: AccountId, cursor: Option<&str>, limit: Option<usize>) -> Outcome<ConversationList> {
+pub async fn get(
+    edge: &Edge,
+    account: AccountId,
+    cursor: Option<&str>,
+    limit: Option<usize>,
+) -> Outcome<ConversationList> {
     let limit = page_size(limit)?;
     let from = cursor.map(parse_cursor).transpose()?;
     edge.watermarks.passed_all(&edge.newest.of_account(account)).await?;
     let mut rows = edge.store.inbox(account, INBOX_MOST).await?;
     rows.retain(|row| row.left.is_none());
-    let large: Vec<ConversationKey> = rows.iter().filter(|r| has_shared_head(r)).map(|r| r.conversation).collect();
+    let large: Vec<ConversationKey> =
+        rows.iter().filter(|r| has_shared_head(r)).map(|r| r.conversation).collect();
     let heads = edge.store.heads(&large).await?;
     for row in &mut rows {
         if let Some(i) = large.iter().position(|key| *key == row.conversation) {
@@ -84,7 +90,8 @@ fn write_cursor((time, conversation): Place) -> String {
 
 fn parse_cursor(text: &str) -> Outcome<Place> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
-    let bytes = bytes.ok_or_else(|| Refused::invalid("?cursor", "give the nextCursor of an earlier answer"))?;
+    let bytes =
+        bytes.ok_or_else(|| Refused::invalid("?cursor", "give the nextCursor of an earlier answer"))?;
     let number = u128::from_be_bytes(bytes);
     Ok((Timestamp::from_millis((number >> 64) as u64), ConversationKey::from_u64(number as u64)))
 }
@@ -117,7 +124,9 @@ async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, floor: Position
     // Twice as many are read, since one's own do not count.
     let after = edge.store.messages(row.conversation, range, Order::OldestFirst, 2 * most).await?;
     let counts = |m: &&crate::store::StoredMessage| {
-        m.row.sender != account && m.deleted.is_none() && m.row.message_type != reedi_protocol::resource::MessageType::System
+        m.row.sender != account
+            && m.deleted.is_none()
+            && m.row.message_type != reedi_protocol::resource::MessageType::System
     };
     Ok(after.iter().filter(counts).count().min(most) as u32)
 }

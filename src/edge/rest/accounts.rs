@@ -25,11 +25,14 @@ pub async fn sign_up(
     let display_name = display_name.map_err(|_| Refused::invalid("/displayName", TextError::DisplayName))?;
     let now = api.edge.clock.now();
     api.edge.admission.sign_in(from.ip(), now).await?;
-    let account = own(&api)?.sign_up(username, password, display_name, now).await.map_err(|error| match error {
-        SignUpError::Taken => Refused::new(ErrorCode::UsernameTaken, "This user name is taken. Choose another."),
-        SignUpError::Store(error) => error.into(),
-        SignUpError::Busy(error) => Refused::new(ErrorCode::Unavailable, error.to_string()),
-    })?;
+    let account =
+        own(&api)?.sign_up(username, password, display_name, now).await.map_err(|error| match error {
+            SignUpError::Taken => {
+                Refused::new(ErrorCode::UsernameTaken, "This user name is taken. Choose another.")
+            }
+            SignUpError::Store(error) => error.into(),
+            SignUpError::Busy(error) => Refused::new(ErrorCode::Unavailable, error.to_string()),
+        })?;
     Ok(Answer(201, session(&api, account)?))
 }
 
@@ -39,11 +42,14 @@ pub async fn log_in(
     Json(command): Json<Login>,
 ) -> Outcome<Answer<Session>> {
     api.edge.admission.sign_in(from.ip(), api.edge.clock.now()).await?;
-    let account = own(&api)?.log_in(&command.username, command.password).await.map_err(|error| match error {
-        LogInError::WrongCredentials => Refused::new(ErrorCode::WrongCredentials, "Wrong user name or password."),
-        LogInError::Store(error) => error.into(),
-        LogInError::Busy(error) => Refused::new(ErrorCode::Unavailable, error.to_string()),
-    })?;
+    let account =
+        own(&api)?.log_in(&command.username, command.password).await.map_err(|error| match error {
+            LogInError::WrongCredentials => {
+                Refused::new(ErrorCode::WrongCredentials, "Wrong user name or password.")
+            }
+            LogInError::Store(error) => error.into(),
+            LogInError::Busy(error) => Refused::new(ErrorCode::Unavailable, error.to_string()),
+        })?;
     Ok(Answer(200, session(&api, account)?))
 }
 

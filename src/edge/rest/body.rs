@@ -49,7 +49,10 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/json") && !kind.to_ascii_lowercase().ends_with("+json") {
-            return Err(Refused::new(ErrorCode::UnsupportedMediaType, "Send JSON, with Content-Type: application/json."));
+            return Err(Refused::new(
+                ErrorCode::UnsupportedMediaType,
+                "Send JSON, with Content-Type: application/json.",
+            ));
         }
         let bytes = read(request).await?;
         if std::str::from_utf8(&bytes).is_err() {

@@ -17,22 +17,38 @@ pub struct ListQuery {
     limit: Option<usize>,
 }
 
-pub async fn list(State(api): State<Api>, Caller(me): Caller, Query(query): Query<ListQuery>) -> Outcome<Answer<ConversationList>> {
+pub async fn list(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Query(query): Query<ListQuery>,
+) -> Outcome<Answer<ConversationList>> {
     let page = lists::get(&api.edge, me.account, query.cursor.as_deref(), query.limit).await?;
     Ok(Answer(200, page))
 }
 
-pub async fn create_direct(State(api): State<Api>, Caller(me): Caller, Json(command): Json<CreateDirect>) -> Outcome<Answer<Conversation>> {
+pub async fn create_direct(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Json(command): Json<CreateDirect>,
+) -> Outcome<Answer<Conversation>> {
     let created = create_conversation::direct(&api.edge, me.account, &command).await?;
     Ok(Answer(if created.new { 201 } else { 200 }, lists::resource(&created.view, me.account)?))
 }
 
-pub async fn create_group(State(api): State<Api>, Caller(me): Caller, Json(command): Json<CreateGroup>) -> Outcome<Answer<Conversation>> {
+pub async fn create_group(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Json(command): Json<CreateGroup>,
+) -> Outcome<Answer<Conversation>> {
     let created = create_conversation::group(&api.edge, me.account, &command).await?;
     Ok(Answer(201, lists::resource(&created.view, me.account)?))
 }
 
-pub async fn one(State(api): State<Api>, Caller(me): Caller, Path(id): Path<String>) -> Outcome<Answer<Conversation>> {
+pub async fn one(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Path(id): Path<String>,
+) -> Outcome<Answer<Conversation>> {
     let conversation = conversation_id(&id, "conversationId")?;
     Ok(Answer(200, lists::one(&api.edge, me.account, conversation).await?))
 }

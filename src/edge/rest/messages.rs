@@ -23,7 +23,8 @@ pub async fn send(
     let key = text("idempotency-key").transpose();
     let key = key.map_err(|_| Refused::invalid("Idempotency-Key", "visible ASCII characters only"))?;
     let traceparent = text("traceparent").and_then(Result::ok);
-    let sent = send_message::run(&api.edge, me.account, conversation, command, key.as_deref(), traceparent).await?;
+    let sent =
+        send_message::run(&api.edge, me.account, conversation, command, key.as_deref(), traceparent).await?;
     Ok(Answer(if sent.duplicate { 200 } else { 201 }, sent.message))
 }
 
@@ -78,7 +79,11 @@ pub async fn delete(
     Ok(NoContent)
 }
 
-pub async fn receipts(State(api): State<Api>, Caller(me): Caller, Path(id): Path<String>) -> Outcome<Answer<Receipts>> {
+pub async fn receipts(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Path(id): Path<String>,
+) -> Outcome<Answer<Receipts>> {
     let id = message_id(&id, "messageId")?;
     Ok(Answer(200, history_query::receipts(&api.edge, me.account, id).await?))
 }

@@ -11,13 +11,16 @@ pub mod socket;
 use super::Edge;
 use super::authenticate::Signer;
 use super::refused::Refused;
+use crate::runtime::config::Origins;
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use reedi_protocol::ErrorCode;
 use std::sync::Arc;
+use tower_http::cors::CorsLayer;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -54,16 +57,31 @@ pub fn router(api: Api) -> Router {
             get(preferences::is_blocked).put(preferences::block).delete(preferences::unblock),
         )
         .route("/ws", get(socket::upgrade));
-    let mut router = Router::new().nest("/api/messages", messages).route("/api/users", get(people::search)).route(
-        "/api/users/{user_id}",
-        get(people::profile),
-    );
+    let mut router = Router::new()
+        .nest("/api/messages", messages)
+        .route("/api/users", get(people::search))
+        .route("/api/users/{user_id}", get(people::profile));
     if api.signer.is_some() {
         router = router
             .route("/api/auth/signup", post(accounts::sign_up))
             .route("/api/auth/login", post(accounts::log_in));
     }
     router.fallback(nothing_here).method_not_allowed_fallback(wrong_method).with_state(api)
+}
+
+/// Which web pages may call this service from a browser.
+#[must_use]
+pub fn cors(origins: &Origins) -> CorsLayer {
+    let layer = CorsLayer::new()
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
+        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
+        .max_age(std::time::Duration::from_secs(3_600));
+    match origins {
+        Origins::Any => layer.allow_origin(tower_http::cors::Any),
+        Origins::These(list) => {
+            layer.allow_origin(list.iter().filter_map(|o| HeaderValue::from_str(o).ok()).collect::<Vec<_>>())
+        }
+    }
 }
 
 async fn nothing_here() -> Refused {

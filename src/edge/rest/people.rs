@@ -18,12 +18,20 @@ pub struct Search {
     query: String,
 }
 
-pub async fn search(State(api): State<Api>, Caller(me): Caller, Query(search): Query<Search>) -> Outcome<Answer<Profiles>> {
+pub async fn search(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Query(search): Query<Search>,
+) -> Outcome<Answer<Profiles>> {
     api.edge.admission.command(me.account, api.edge.clock.now()).await?;
     Ok(Answer(200, Profiles { users: api.edge.people.search(&search.query, FOUND_MOST).await? }))
 }
 
-pub async fn profile(State(api): State<Api>, Caller(_): Caller, Path(user): Path<String>) -> Outcome<Answer<Profile>> {
+pub async fn profile(
+    State(api): State<Api>,
+    Caller(_): Caller,
+    Path(user): Path<String>,
+) -> Outcome<Answer<Profile>> {
     let profile = api.edge.people.profile(account_id(&user, "userId")?).await?;
     Ok(Answer(200, profile.ok_or_else(Refused::not_found)?))
 }

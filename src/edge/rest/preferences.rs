@@ -17,7 +17,11 @@ pub async fn settings(State(api): State<Api>, Caller(me): Caller) -> Outcome<Ans
     Ok(Answer(200, api.edge.settings(me.account).await?))
 }
 
-pub async fn put_settings(State(api): State<Api>, Caller(me): Caller, Json(settings): Json<Settings>) -> Outcome<Answer<Settings>> {
+pub async fn put_settings(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Json(settings): Json<Settings>,
+) -> Outcome<Answer<Settings>> {
     api.edge.admission.command(me.account, api.edge.clock.now()).await?;
     api.edge.put_settings(me.account, settings).await?;
     Ok(Answer(200, settings))
@@ -44,12 +48,24 @@ pub async fn blocks(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answe
     Ok(Answer(200, Blocks { blocks, next_cursor: None }))
 }
 
-pub async fn is_blocked(State(api): State<Api>, Caller(me): Caller, Path(user): Path<String>) -> Outcome<Answer<Block>> {
+pub async fn is_blocked(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Path(user): Path<String>,
+) -> Outcome<Answer<Block>> {
     let user_id = account_id(&user, "userId")?;
-    if api.edge.store.is_blocked(me.account, user_id).await? { Ok(Answer(200, Block { user_id })) } else { Err(Refused::not_found()) }
+    if api.edge.store.is_blocked(me.account, user_id).await? {
+        Ok(Answer(200, Block { user_id }))
+    } else {
+        Err(Refused::not_found())
+    }
 }
 
-pub async fn block(State(api): State<Api>, Caller(me): Caller, Path(user): Path<String>) -> Outcome<Answer<Block>> {
+pub async fn block(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Path(user): Path<String>,
+) -> Outcome<Answer<Block>> {
     let user_id = account_id(&user, "userId")?;
     if user_id == me.account {
         return Err(Refused::invalid("userId", "this is you"));
@@ -60,7 +76,11 @@ pub async fn block(State(api): State<Api>, Caller(me): Caller, Path(user): Path<
     Ok(Answer(if stood { 200 } else { 201 }, Block { user_id }))
 }
 
-pub async fn unblock(State(api): State<Api>, Caller(me): Caller, Path(user): Path<String>) -> Outcome<NoContent> {
+pub async fn unblock(
+    State(api): State<Api>,
+    Caller(me): Caller,
+    Path(user): Path<String>,
+) -> Outcome<NoContent> {
     let user_id = account_id(&user, "userId")?;
     if !api.edge.store.is_blocked(me.account, user_id).await? {
         return Err(Refused::not_found());

@@ -30,15 +30,16 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
             refused
         })?),
     };
-    let on_upgrade: OnUpgrade = parts
-        .extensions
-        .remove()
-        .ok_or_else(|| Refused::new(ErrorCode::Malformed, "This connection cannot be upgraded: use HTTP/1.1."))?;
+    let on_upgrade: OnUpgrade = parts.extensions.remove().ok_or_else(|| {
+        Refused::new(ErrorCode::Malformed, "This connection cannot be upgraded: use HTTP/1.1.")
+    })?;
     let edge = api.edge.clone();
     tokio::spawn(async move {
         match on_upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
             // Without hyper's wrapping an idle connection holds less.
-            Ok(Ok(parts)) if parts.read_buf.is_empty() => websocket::serve(edge, parts.io.into_inner(), entry).await,
+            Ok(Ok(parts)) if parts.read_buf.is_empty() => {
+                websocket::serve(edge, parts.io.into_inner(), entry).await
+            }
             Ok(Ok(parts)) => {
                 let io = Prefixed { first: parts.read_buf, io: parts.io.into_inner() };
                 websocket::serve(edge, io, entry).await;
@@ -70,8 +71,10 @@ fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
     if !has(header::SEC_WEBSOCKET_VERSION, "13") {
         return Err(refuse("Only version 13 of the WebSocket protocol is spoken."));
     }
-    let key = headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| refuse("Sec-WebSocket-Key is missing."))?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| refuse("Sec-WebSocket-Key is wrong."))
+    let key =
+        headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| refuse("Sec-WebSocket-Key is missing."))?;
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .map_err(|_| refuse("Sec-WebSocket-Key is wrong."))
 }
 
 /// Whether the client asked for our subprotocol; one that asks only for others is refused.
@@ -124,11 +127,17 @@ impl tokio::io::AsyncWrite for Prefixed {
         std::pin::Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 
-    fn poll_flush(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<std::io::Result<()>> {
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

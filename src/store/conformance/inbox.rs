@@ -30,6 +30,7 @@ fn row(conversation: ConversationKey, at: u64) -> InboxRow {
         left: None,
         large: false,
         head: None,
+        touched: None,
         read: Position::START,
         muted_until: None,
     }

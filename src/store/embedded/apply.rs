@@ -74,6 +74,9 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
                 row.head = Some(HeadValue::further(row.head, HeadValue { head, head_time }));
             })
         }
+        Write::InboxTouched { account, conversation, at } => {
+            inbox(tx, account, conversation, |row| row.touched = row.touched.max(Some(at)))
+        }
         Write::InboxRead { account, conversation, up_to } => {
             inbox(tx, account, conversation, |row| row.read = row.read.max(up_to))
         }

@@ -209,6 +209,7 @@ pub struct InboxValue {
     /// The latest leaving; over, where a joining is later.
     pub left: Option<Position>,
     pub head: Option<HeadValue>,
+    pub touched: Option<Position>,
     pub read: Position,
 }
 
@@ -231,6 +232,7 @@ impl InboxValue {
             left: self.left.filter(|left| *left > at),
             large,
             head: self.head.map(|h| (h.head, h.head_time)),
+            touched: self.touched,
             read: self.read,
             muted_until,
         })

@@ -1,0 +1,219 @@
+//! Roles: what a process is made of. The only place that names concrete adapters.
+
+pub mod single;
+
+use crate::delivery::Delivery;
+use crate::edge::admission::Limits;
+use crate::edge::append::seal::KeyRing;
+use crate::edge::authenticate::{Signer, Verifier, VerifierError};
+use crate::edge::rest::Api;
+use crate::edge::session::OutboxLimits;
+use crate::edge::{Edge, Parts, drain, listener, rest};
+use crate::edge_link::{EdgeLink, LinkError, WorkerId};
+use crate::log::Log;
+use crate::ownership::keep::{Keeper, Owned};
+use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
+use crate::people::People;
+use crate::presence::PresenceStore;
+use crate::rate_limit::{Rate, RateLimit};
+use crate::runtime::clock::LogClock;
+use crate::runtime::config::{Config, ConfigErrors, LimitsConfig, SealKeys};
+use crate::runtime::health::Readiness;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::Store;
+use crate::writer::Writer;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How often readiness is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why a role cannot run. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RoleError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(
+        "{address} cannot be listened on: {source}. Is another one running there? REEDI_LISTEN and REEDI_ADMIN_LISTEN choose the addresses."
+    )]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Log(#[from] crate::log::embedded::OpenError),
+    #[error(transparent)]
+    NatsLog(#[from] crate::log::nats::NatsLogError),
+    #[error(transparent)]
+    Nats(#[from] crate::log::nats::connection::NatsConfigError),
+    #[error(transparent)]
+    Redis(#[from] crate::redis_access::RedisConfigError),
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    #[error(transparent)]
+    Secret(#[from] crate::runtime::own_secrets::OwnSecretError),
+    #[error(transparent)]
+    Verifier(#[from] VerifierError),
+    #[error("the edge link is away: {0}")]
+    Link(#[from] LinkError),
+    #[error("the platform cannot be asked for people: {0}")]
+    People(String),
+}
+
+/// What all roles of a process share.
+#[derive(Clone)]
+pub struct Shared {
+    pub config: Arc<Config>,
+    pub log: Log,
+    pub store: Store,
+    pub link: EdgeLink,
+    pub ownership: Ownership,
+    pub clock: LogClock,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub shutdown: Shutdown,
+}
+
+/// What an edge needs besides.
+pub struct EdgeParts {
+    pub presence: PresenceStore,
+    pub rate_limit: RateLimit,
+    pub people: People,
+    pub seal_keys: SealKeys,
+}
+
+/// A role that runs; it ends when the process leaves.
+pub type Running = JoinHandle<()>;
+
+/// Listens where the configuration says.
+///
+/// # Errors
+/// The address is taken or not ours.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, RoleError> {
+    TcpListener::bind(address).await.map_err(|source| RoleError::Listen { address, source })
+}
+
+/// Starts an edge on `listener`.
+///
+/// # Errors
+/// Nothing to verify tokens with, or the edge link is away.
+pub async fn start_edge(
+    shared: &Shared,
+    parts: EdgeParts,
+    listener: TcpListener,
+) -> Result<(Arc<Edge>, Running), RoleError> {
+    let config = &shared.config;
+    let verifier = Verifier::new(&config.auth, shared.clock.clone())?;
+    let signer = match parts.people {
+        People::Own(_) => Signer::new(&config.auth, shared.clock.clone()),
+        People::Platform(_) => None,
+    };
+    let limits = limits(&config.limits, Duration::from_secs(config.process.drain_seconds));
+    let edge = Edge::new(Parts {
+        log: shared.log.clone(),
+        store: shared.store.clone(),
+        link: shared.link.clone(),
+        presence: parts.presence,
+        rate_limit: parts.rate_limit,
+        people: parts.people,
+        verifier,
+        key_ring: KeyRing::new(&parts.seal_keys),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+        limits,
+    });
+    edge.start().await?;
+    watch_readiness(edge.clone(), &shared.readiness);
+    let router = rest::router(Api { edge: edge.clone(), signer });
+    let router = router.layer(rest::cors(&config.process.cors_origins));
+    let (served, shutdown) = (edge.clone(), shared.shutdown.clone());
+    let running = tokio::spawn(async move {
+        let leaving = shutdown.clone();
+        let serving = listener::serve(listener, router, async move { leaving.draining().await });
+        let (draining, window) = (shutdown.clone(), served.limits.drain);
+        let saying_goodbye = async move {
+            draining.draining().await;
+            drain::drain(served, window).await;
+        };
+        tokio::join!(serving, saying_goodbye);
+    });
+    Ok((edge, running))
+}
+
+fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
+    let part = readiness.part("edge");
+    part.lacks("it has only just started");
+    tokio::spawn(async move {
+        loop {
+            let missing = edge.missing();
+            part.set(if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) });
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+}
+
+/// Starts a delivery worker.
+pub fn start_delivery(shared: &Shared) -> Running {
+    let id = WorkerId(rand::random());
+    let delivery = Delivery {
+        id,
+        log: shared.log.clone(),
+        store: shared.store.clone(),
+        link: shared.link.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string());
+    let shutdown = shared.shutdown.clone();
+    tokio::spawn(async move {
+        delivery.run(owned, shutdown).await;
+        let _ = keeping.await;
+    })
+}
+
+/// Starts a writer.
+pub fn start_writer(shared: &Shared) -> Running {
+    let writer = Writer {
+        log: shared.log.clone(),
+        store: shared.store.clone(),
+        clock: shared.clock.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    let name = format!("writer-{:016x}", rand::random::<u64>());
+    let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name);
+    let shutdown = shared.shutdown.clone();
+    tokio::spawn(async move {
+        writer.run(owned, shutdown).await;
+        let _ = keeping.await;
+    })
+}
+
+fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::Receiver<Owned>, Running) {
+    let (owned, owns) = watch::channel(Owned::default());
+    let keeper = Keeper {
+        ownership: shared.ownership.clone(),
+        role,
+        units: LeaseUnits::of(shared.config.division.shards),
+        worker,
+        metrics: shared.metrics.clone(),
+    };
+    (owns, tokio::spawn(keeper.run(owned, shared.shutdown.clone())))
+}
+
+fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
+    Limits {
+        group_members: config.group_members as usize,
+        account: Rate { per_second: config.account_rate, burst: config.account_burst },
+        conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
+        sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },
+        sessions_per_account: config.connections_per_account as usize,
+        sessions: config.connections as usize,
+        unauthenticated: config.sockets_unauthenticated as usize,
+        outbox: OutboxLimits {
+            frames: config.outbox_frames as usize,
+            bytes: config.outbox_bytes.in_memory(),
+        },
+        drain,
+    }
+}
