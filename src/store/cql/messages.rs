@@ -45,9 +45,11 @@ impl MessageCells {
             self.content.clone_from(&change.content);
             (self.edited_at, self.edited_by) = (change.edited_at, change.edited_by);
         }
-        if self.deletion.is_none() {
-            self.deletion.clone_from(&change.deletion);
-        }
+        // Of two deletions the first stands; their bytes begin with the time.
+        self.deletion = match (self.deletion.take(), &change.deletion) {
+            (Some(own), Some(other)) => Some(own.min(other.clone())),
+            (own, other) => own.or_else(|| other.clone()),
+        };
         self
     }
 
@@ -234,17 +236,9 @@ impl CqlStore {
         conversation: ConversationKey,
         bucket: i32,
         range: Range,
-    ) -> StoreResult<Vec<StoredReaction>> {
+    ) -> StoreResult<Vec<ReactionCells>> {
         let bound = [conversation.into(), Cell::Int(bucket), range.after.into(), range.before.into()];
-        let rows: Vec<(i64, Uuid, String, Option<i64>)> = self.all_rows(Query::Reactions, &bound).await?;
-        let mut reactions = Vec::new();
-        for (target, account, reaction, at) in rows {
-            let (target, account) = (position(target)?, AccountId::new(account));
-            // A removal leaves no row; a row without a place is what a TTL has half taken.
-            let Some(at) = at else { continue };
-            reactions.push(StoredReaction { target, account, reaction, at: position(at)? });
-        }
-        Ok(reactions)
+        self.all_rows(Query::Reactions, &bound).await
     }
 
     /// All rows of a partition that may have many, page by page.
@@ -262,21 +256,29 @@ fn within(conversation: ConversationKey, bucket: i32, range: Range, limit: usize
     vec![conversation.into(), Cell::Int(bucket), range.after.into(), range.before.into(), limit]
 }
 
-/// Of an account's same reaction in two buckets the later stands.
-fn reactions_in_order(found: Vec<StoredReaction>) -> Vec<StoredReaction> {
-    let mut latest: HashMap<(Position, AccountId, String), StoredReaction> = HashMap::new();
-    for reaction in found {
-        let row = (reaction.target, reaction.account, reaction.reaction.clone());
-        match latest.get(&row) {
-            Some(other) if other.at >= reaction.at => {}
-            _ => {
-                latest.insert(row, reaction);
-            }
+/// Target, account, reaction, and the position at which it was added, or minus that of its removal.
+type ReactionCells = (i64, Uuid, String, Option<i64>);
+
+/// Of an account's same reaction in two buckets the later stands, were it a removal.
+fn reactions_in_order(found: impl Iterator<Item = ReactionCells>) -> StoreResult<Vec<StoredReaction>> {
+    let mut latest: HashMap<(i64, Uuid, String), i64> = HashMap::new();
+    for (target, account, reaction, at) in found {
+        // A row without a place is what a TTL has half taken.
+        let Some(at) = at else { continue };
+        let known = latest.entry((target, account, reaction)).or_insert(at);
+        if at.unsigned_abs() > known.unsigned_abs() {
+            *known = at;
         }
     }
-    let mut reactions: Vec<StoredReaction> = latest.into_values().collect();
-    reactions.sort_by_key(|reaction| (reaction.target, reaction.at, reaction.account));
-    reactions
+    let mut reactions = Vec::with_capacity(latest.len());
+    for ((target, account, reaction), at) in latest {
+        if at >= 0 {
+            let (target, at) = (position(target)?, position(at)?);
+            reactions.push(StoredReaction { target, account: AccountId::new(account), reaction, at });
+        }
+    }
+    reactions.sort_unstable_by_key(|reaction| (reaction.target, reaction.at));
+    Ok(reactions)
 }
 
 impl Messages for CqlStore {
@@ -328,13 +330,13 @@ impl Messages for CqlStore {
     ) -> StoreResult<Vec<StoredReaction>> {
         let list = self.bucket_list(conversation, range.before).await?;
         let buckets = list.within(range, Order::OldestFirst).into_iter().map(|bucket| bucket.number);
-        let found: Vec<Vec<StoredReaction>> =
+        let found: Vec<Vec<ReactionCells>> =
             futures_util::stream::iter(buckets.chain(list.unplaced.then_some(UNPLACED)))
                 .map(|bucket| self.bucket_reactions(conversation, bucket, range))
                 .buffered(BUCKETS_AT_ONCE)
                 .try_collect()
                 .await?;
-        Ok(reactions_in_order(found.into_iter().flatten().collect()))
+        reactions_in_order(found.into_iter().flatten())
     }
 
     async fn hidden(
@@ -398,5 +400,15 @@ mod tests {
         assert_eq!((got.content.as_deref(), got.edited_at), (Some(&b"third"[..]), Some(60)));
         let gone = cells(None, None, Some(vec![0; 24]));
         assert!(cells(Some(b"first"), None, None).with(&gone).deletion.is_some());
+    }
+
+    #[test]
+    fn a_removal_beside_the_bucket_counts() {
+        let at = |n: i64| (1 << 44) | n;
+        let row = |at| ((1 << 44) | 1, Uuid::nil(), "x".to_owned(), Some(at));
+        let left = |rows: Vec<i64>| reactions_in_order(rows.into_iter().map(row)).unwrap().len();
+        assert_eq!(left(vec![at(5), -at(6)]), 0);
+        assert_eq!(left(vec![-at(6), at(5)]), 0);
+        assert_eq!(left(vec![-at(6), at(7)]), 1);
     }
 }

@@ -22,24 +22,24 @@ const FOR_EVER: i32 = 0;
 /// Messages that are looked for at the same time.
 const LOOKUPS_AT_ONCE: usize = 64;
 
-/// What is known about where the messages are that a batch changes.
-struct Places {
-    known: HashMap<(ConversationKey, Position), Vec<i32>>,
+/// Where a message is that a batch changes.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Its bucket, or [`UNPLACED`] where the message is not there.
+    bucket: i32,
+    /// Whether its conversation has changes that were stored before their messages.
+    beside: bool,
 }
 
-impl Places {
-    /// Where a change of `target` has to be written.
-    fn of(&self, conversation: ConversationKey, target: Position) -> &[i32] {
-        self.known.get(&(conversation, target)).map_or(&[UNPLACED], Vec::as_slice)
-    }
-}
+type Places = HashMap<(ConversationKey, Position), Place>;
 
-/// Seconds from now until then; `None` when that has passed, [`FOR_EVER`] without an end.
+/// Seconds from now until then; `None` when that has passed, [`FOR_EVER`] without an end. One more than
+/// are left, because servers count from the second that has begun: nothing may end before its time.
 fn ttl_s(expires_at: Option<Timestamp>, now_ms: u64) -> Option<i32> {
     let Some(expires_at) = expires_at else { return Some(FOR_EVER) };
     match expires_at.as_millis().saturating_sub(now_ms).div_ceil(1_000) {
         0 => None,
-        seconds => i32::try_from(seconds.min(LONGEST_TTL_S)).ok(),
+        seconds => i32::try_from((seconds + 1).min(LONGEST_TTL_S)).ok(),
     }
 }
 
@@ -76,15 +76,6 @@ impl Plan<'_> {
         }
     }
 
-    /// Each bucket that a change of `target` goes to.
-    fn targets(&mut self, conversation: ConversationKey, target: Position) -> Vec<i32> {
-        let buckets = self.places.of(conversation, target).to_vec();
-        if buckets.contains(&UNPLACED) {
-            self.in_bucket(conversation, UNPLACED, target);
-        }
-        buckets
-    }
-
     fn message(
         &mut self,
         conversation: ConversationKey,
@@ -107,42 +98,62 @@ impl Plan<'_> {
 
     fn change(&mut self, write: &Write) {
         let Some((conversation, target)) = target_of(write) else { return };
-        for bucket in self.targets(conversation, target) {
-            let row: Vec<Cell> = vec![conversation.into(), Cell::Int(bucket), target.into()];
-            match write {
-                Write::EditContent { at, content, edited_at, expires_at, .. } => {
-                    self.operations.push(match ttl_s(*expires_at, self.now_ms) {
-                        Some(ttl) => {
-                            let values = vec![Cell::Blob(content.0.clone()), (*edited_at).into()];
-                            Operation::at(Query::PutEdit, row, values, *at).expiring(ttl)
-                        }
-                        None => Operation::delete(Query::ClearContent, row, micros(*at)),
-                    });
-                }
-                Write::DeleteContent { deleted_at, deleted_by, .. } => {
-                    let deletion = Cell::Blob(encode_deletion(*deleted_at, *deleted_by));
-                    let first_wins = -deleted_at.as_millis().cast_signed();
-                    let clear = Operation::delete(Query::ClearContent, row.clone(), ABOVE_EVERY_POSITION);
-                    self.operations.push(clear);
-                    self.operations.push(Operation::insert(
-                        Query::PutDeletion,
-                        row,
-                        vec![deletion],
-                        first_wins,
-                    ));
-                }
-                Write::Reaction { account, reaction, at, present, expires_at, .. } => {
-                    let mut key = row;
-                    key.extend([(*account).into(), Cell::Text(reaction.as_str().to_owned())]);
-                    self.operations.push(match (present, ttl_s(*expires_at, self.now_ms)) {
-                        (true, Some(ttl)) => {
-                            Operation::at(Query::PutReaction, key, vec![(*at).into()], *at).expiring(ttl)
-                        }
-                        _ => Operation::delete(Query::RemoveReaction, key, micros(*at)),
-                    });
-                }
-                _ => {}
+        let unknown = Place { bucket: UNPLACED, beside: true };
+        let place = self.places.get(&(conversation, target)).copied().unwrap_or(unknown);
+        if place.bucket == UNPLACED {
+            self.in_bucket(conversation, UNPLACED, target);
+        }
+        let row: Vec<Cell> = vec![conversation.into(), Cell::Int(place.bucket), target.into()];
+        match write {
+            Write::EditContent { at, content, edited_at, expires_at, .. } => {
+                self.operations.push(match ttl_s(*expires_at, self.now_ms) {
+                    Some(ttl) => {
+                        let values = vec![Cell::Blob(content.0.clone()), (*edited_at).into()];
+                        Operation::at(Query::PutEdit, row, values, *at).expiring(ttl)
+                    }
+                    None => Operation::delete(Query::ClearContent, row, micros(*at)),
+                });
             }
+            Write::DeleteContent { deleted_at, deleted_by, .. } => {
+                let deletion = vec![Cell::Blob(encode_deletion(*deleted_at, *deleted_by))];
+                let first_wins = -deleted_at.as_millis().cast_signed();
+                self.operations.push(Operation::delete(
+                    Query::ClearContent,
+                    row.clone(),
+                    ABOVE_EVERY_POSITION,
+                ));
+                self.operations.push(Operation::insert(Query::PutDeletion, row, deletion, first_wins));
+            }
+            Write::Reaction { account, reaction, at, present, expires_at, .. } => {
+                let rest = [(*account).into(), Cell::Text(reaction.as_str().to_owned())];
+                let ttl = if *present { ttl_s(*expires_at, self.now_ms) } else { None };
+                self.reaction(row, &rest, *at, ttl, place);
+            }
+            _ => {}
+        }
+    }
+
+    /// `ttl` is `None` for a removal. Where a reaction may stand in two places its removal must be seen
+    /// in both, and a tombstone in one cannot be seen from the other: so beside the buckets a removal is
+    /// a row, with minus its position.
+    fn reaction(&mut self, row: Vec<Cell>, rest: &[Cell], at: Position, ttl: Option<i32>, place: Place) {
+        let mut beside = row.clone();
+        let mut key = row;
+        key.extend_from_slice(rest);
+        if let Some(ttl) = ttl {
+            self.operations.push(Operation::at(Query::PutReaction, key, vec![at.into()], at).expiring(ttl));
+            return;
+        }
+        if place.bucket != UNPLACED {
+            self.operations.push(Operation::delete(Query::RemoveReaction, key, micros(at)));
+        }
+        if place.beside {
+            if let Some(bucket) = beside.get_mut(1) {
+                *bucket = Cell::Int(UNPLACED);
+            }
+            beside.extend_from_slice(rest);
+            let removed = vec![Cell::Big(-micros(at))];
+            self.operations.push(Operation::at(Query::PutReaction, beside, removed, at).expiring(FOR_EVER));
         }
     }
 
@@ -270,38 +281,29 @@ impl CqlStore {
 
     /// Where each message is that `writes` change: as the batch itself says, else as the store has it.
     async fn places(&self, writes: &[Write]) -> StoreResult<Places> {
-        let mut known = HashMap::new();
+        let mut in_batch = HashMap::new();
         for write in writes {
             if let Write::Message { conversation, row, .. } = write {
-                let place = (*conversation, row.position);
-                known.insert(place, vec![bucket_at(row.kind, row.log_time)]);
+                in_batch.insert((*conversation, row.position), bucket_at(row.kind, row.log_time));
             }
         }
         let mut wanted: Vec<_> = writes.iter().filter_map(target_of).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let found: Vec<_> = futures_util::stream::iter(wanted)
-            .map(|(conversation, target)| {
-                let in_batch =
-                    known.get(&(conversation, target)).and_then(|buckets| buckets.first().copied());
-                async move {
-                    let bucket = match in_batch {
-                        Some(bucket) => Some(bucket),
-                        None => self.find(conversation, target).await?,
-                    };
-                    // A conversation that has unplaced changes gets every change there too, so that what is
-                    // there is never newer than what is with the message.
-                    let unplaced =
-                        bucket.is_none() || self.remembered_bucket_list(conversation).await?.0.unplaced;
-                    let buckets = bucket.into_iter().chain(unplaced.then_some(UNPLACED)).collect();
-                    Ok::<_, crate::store::StoreError>(((conversation, target), buckets))
-                }
+        let wanted: Vec<_> =
+            wanted.into_iter().map(|target| (target, in_batch.get(&target).copied())).collect();
+        futures_util::stream::iter(wanted)
+            .map(|((conversation, target), known)| async move {
+                let found = match known {
+                    Some(bucket) => Some(bucket),
+                    None => self.find(conversation, target).await?,
+                };
+                let beside = found.is_none() || self.remembered_bucket_list(conversation).await?.0.unplaced;
+                Ok(((conversation, target), Place { bucket: found.unwrap_or(UNPLACED), beside }))
             })
             .buffer_unordered(LOOKUPS_AT_ONCE)
             .try_collect()
-            .await?;
-        known.extend(found);
-        Ok(Places { known })
+            .await
     }
 }
 
@@ -344,8 +346,8 @@ mod tests {
         let at = |ms| Some(Timestamp::from_millis(ms));
         assert_eq!(ttl_s(None, 5), Some(FOR_EVER));
         assert_eq!(ttl_s(at(5_000), 5_000), None);
-        assert_eq!(ttl_s(at(5_001), 5_000), Some(1));
-        assert_eq!(ttl_s(at(6_001), 5_000), Some(2));
+        assert_eq!(ttl_s(at(5_001), 5_000), Some(2));
+        assert_eq!(ttl_s(at(6_001), 5_000), Some(3));
         assert_eq!(ttl_s(at(u64::MAX), 0), Some(LONGEST_TTL_S as i32));
     }
 }
