@@ -152,7 +152,7 @@ fn change(
             let deleted_at = Timestamp::from_millis(1_700_000_000_000 + target.as_u64());
             Write::DeleteContent { conversation, target, deleted_at, deleted_by: accounts[0] }
         }
-        2 | 3 | 4 => {
+        2..=4 => {
             let reaction = fresh::reaction(REACTIONS[pick]);
             let present = step.flag;
             Write::Reaction { conversation, target, account, reaction, at, present, expires_at: None }

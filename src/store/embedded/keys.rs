@@ -1,0 +1,432 @@
+//! Every key of the embedded store, made and taken apart here alone. A key is its table's number and
+//! then its parts, numbers in big-endian, so that the order of keys is the order of what they name. A
+//! part of no fixed length comes last, so that no two keys can be mistaken for each other.
+
+use crate::store::{Range, StoreError, StoreResult};
+use reedi_protocol::text::{ClientMessageId, Reaction, Username};
+use reedi_protocol::{AccountId, ConversationKey, Epoch, Position, Shard, Timestamp};
+
+/// The first byte of a key. Numbers are for ever: what is on disk goes by them.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Table {
+    Message = 1,
+    Event = 2,
+    Reaction = 3,
+    Hidden = 4,
+    Sent = 5,
+    Receipt = 6,
+    State = 7,
+    Head = 8,
+    Inbox = 9,
+    Mute = 10,
+    Direct = 11,
+    Group = 12,
+    Watermark = 13,
+    Epoch = 14,
+    Settings = 15,
+    Block = 16,
+    Account = 17,
+    Username = 18,
+    /// When what ends: (time, key).
+    Expiry = 19,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(Vec<u8>);
+
+/// The keys from one, included, to another, not included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub from: Key,
+    pub to: Key,
+}
+
+impl Span {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.from >= self.to
+    }
+}
+
+impl Key {
+    /// A table, a conversation, an account and as much again: what most keys are within.
+    const USUAL_BYTES: usize = 1 + 8 + 16 + 16;
+
+    fn of(table: Table) -> Self {
+        let mut bytes = Vec::with_capacity(Self::USUAL_BYTES);
+        bytes.push(table as u8);
+        Self(bytes)
+    }
+
+    fn number(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(&number.to_be_bytes());
+        self
+    }
+
+    fn conversation(self, conversation: ConversationKey) -> Self {
+        self.number(conversation.as_u64())
+    }
+
+    fn account(self, account: AccountId) -> Self {
+        self.rest(account.as_bytes())
+    }
+
+    fn rest(mut self, bytes: &[u8]) -> Self {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A key as a fixture has it.
+    #[cfg(test)]
+    pub fn from_fixture(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Every key there is.
+    #[cfg(test)]
+    pub fn all() -> Span {
+        Span { from: Self(Vec::new()), to: Self(vec![u8::MAX]) }
+    }
+
+    /// All keys that begin with this one.
+    fn prefix(self) -> Span {
+        let mut to = self.0.clone();
+        // The table's number is below 0xff, so that something is always left.
+        while to.last() == Some(&u8::MAX) {
+            to.pop();
+        }
+        if let Some(last) = to.last_mut() {
+            *last += 1;
+        }
+        Span { from: self, to: Key(to) }
+    }
+
+    /// All keys that begin with this one and a position within `range`, ends not included.
+    fn within(self, range: Range) -> Span {
+        let from = self.clone().number(range.after.as_u64() + 1);
+        Span { from, to: self.number(range.before.as_u64()) }
+    }
+}
+
+#[must_use]
+pub fn message(conversation: ConversationKey, position: Position) -> Key {
+    Key::of(Table::Message).conversation(conversation).number(position.as_u64())
+}
+
+#[must_use]
+pub fn messages(conversation: ConversationKey, range: Range) -> Span {
+    Key::of(Table::Message).conversation(conversation).within(range)
+}
+
+#[must_use]
+pub fn event(conversation: ConversationKey, position: Position) -> Key {
+    Key::of(Table::Event).conversation(conversation).number(position.as_u64())
+}
+
+#[must_use]
+pub fn events(conversation: ConversationKey, range: Range) -> Span {
+    Key::of(Table::Event).conversation(conversation).within(range)
+}
+
+#[must_use]
+pub fn reaction(
+    conversation: ConversationKey,
+    target: Position,
+    account: AccountId,
+    reaction: &Reaction,
+) -> Key {
+    Key::of(Table::Reaction)
+        .conversation(conversation)
+        .number(target.as_u64())
+        .account(account)
+        .rest(reaction.as_str().as_bytes())
+}
+
+#[must_use]
+pub fn reactions(conversation: ConversationKey, range: Range) -> Span {
+    Key::of(Table::Reaction).conversation(conversation).within(range)
+}
+
+#[must_use]
+pub fn hidden(conversation: ConversationKey, account: AccountId, target: Position) -> Key {
+    Key::of(Table::Hidden).conversation(conversation).account(account).number(target.as_u64())
+}
+
+#[must_use]
+pub fn all_hidden(conversation: ConversationKey, account: AccountId, range: Range) -> Span {
+    Key::of(Table::Hidden).conversation(conversation).account(account).within(range)
+}
+
+#[must_use]
+pub fn sent(conversation: ConversationKey, sender: AccountId, id: &ClientMessageId) -> Key {
+    Key::of(Table::Sent).conversation(conversation).account(sender).rest(id.as_str().as_bytes())
+}
+
+#[must_use]
+pub fn receipt(conversation: ConversationKey, account: AccountId) -> Key {
+    Key::of(Table::Receipt).conversation(conversation).account(account)
+}
+
+#[must_use]
+pub fn receipts(conversation: ConversationKey) -> Span {
+    Key::of(Table::Receipt).conversation(conversation).prefix()
+}
+
+#[must_use]
+pub fn state(conversation: ConversationKey) -> Key {
+    Key::of(Table::State).conversation(conversation)
+}
+
+#[must_use]
+pub fn head(conversation: ConversationKey) -> Key {
+    Key::of(Table::Head).conversation(conversation)
+}
+
+#[must_use]
+pub fn inbox_row(account: AccountId, conversation: ConversationKey) -> Key {
+    Key::of(Table::Inbox).account(account).conversation(conversation)
+}
+
+#[must_use]
+pub fn inbox(account: AccountId) -> Span {
+    Key::of(Table::Inbox).account(account).prefix()
+}
+
+#[must_use]
+pub fn mute(account: AccountId, conversation: ConversationKey) -> Key {
+    Key::of(Table::Mute).account(account).conversation(conversation)
+}
+
+/// The same for a pair in either order.
+#[must_use]
+pub fn direct(a: AccountId, b: AccountId) -> Key {
+    Key::of(Table::Direct).account(a.min(b)).account(a.max(b))
+}
+
+#[must_use]
+pub fn group(key: ConversationKey) -> Key {
+    Key::of(Table::Group).conversation(key)
+}
+
+#[must_use]
+pub fn watermark(shard: Shard) -> Key {
+    Key::of(Table::Watermark).rest(&[shard.0])
+}
+
+#[must_use]
+pub fn watermarks() -> Span {
+    Key::of(Table::Watermark).prefix()
+}
+
+#[must_use]
+pub fn epoch(epoch: Epoch) -> Key {
+    Key::of(Table::Epoch).rest(&epoch.number().to_be_bytes())
+}
+
+#[must_use]
+pub fn epochs() -> Span {
+    Key::of(Table::Epoch).prefix()
+}
+
+#[must_use]
+pub fn settings(account: AccountId) -> Key {
+    Key::of(Table::Settings).account(account)
+}
+
+#[must_use]
+pub fn block(by: AccountId, account: AccountId) -> Key {
+    Key::of(Table::Block).account(by).account(account)
+}
+
+#[must_use]
+pub fn blocks(by: AccountId) -> Span {
+    Key::of(Table::Block).account(by).prefix()
+}
+
+#[must_use]
+pub fn account(account: AccountId) -> Key {
+    Key::of(Table::Account).account(account)
+}
+
+/// The index that finds accounts by user name, or by how it begins.
+#[must_use]
+pub fn username(username: &Username) -> Key {
+    Key::of(Table::Username).rest(username.as_str().as_bytes())
+}
+
+#[must_use]
+pub fn usernames(prefix: &str) -> Span {
+    Key::of(Table::Username).rest(prefix.as_bytes()).prefix()
+}
+
+/// The note that `key` ends at `at`.
+#[must_use]
+pub fn expiry(at: Timestamp, key: &Key) -> Key {
+    Key::of(Table::Expiry).number(at.as_millis()).rest(key.as_bytes())
+}
+
+/// The notes of what ends from `from` on, up to and with `until`.
+#[must_use]
+pub fn expiries(from: Timestamp, until: Timestamp) -> Span {
+    let at = |ms| Key::of(Table::Expiry).number(ms);
+    Span { from: at(from.as_millis()), to: at(until.as_millis() + 1) }
+}
+
+/// A key's parts, from its front.
+struct Parts<'k>(&'k [u8]);
+
+impl<'k> Parts<'k> {
+    /// Without the table's number.
+    fn of(key: &'k [u8]) -> StoreResult<Self> {
+        key.split_first().map(|(_, rest)| Self(rest)).ok_or_else(malformed)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> StoreResult<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>().ok_or_else(malformed)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    fn number(&mut self) -> StoreResult<u64> {
+        self.bytes().map(u64::from_be_bytes)
+    }
+
+    fn conversation(&mut self) -> StoreResult<ConversationKey> {
+        self.number().map(ConversationKey::from_u64)
+    }
+
+    fn position(&mut self) -> StoreResult<Position> {
+        Position::from_u64(self.number()?).ok_or_else(malformed)
+    }
+
+    fn account(&mut self) -> StoreResult<AccountId> {
+        self.bytes().map(|bytes| AccountId::new(uuid::Uuid::from_bytes(bytes)))
+    }
+}
+
+fn malformed() -> StoreError {
+    StoreError::Corrupt("a key of no known form".to_owned())
+}
+
+pub fn position_of_event(key: &[u8]) -> StoreResult<Position> {
+    let mut parts = Parts::of(key)?;
+    parts.conversation()?;
+    parts.position()
+}
+
+pub fn parts_of_reaction(key: &[u8]) -> StoreResult<(Position, AccountId, String)> {
+    let mut parts = Parts::of(key)?;
+    parts.conversation()?;
+    let (target, account) = (parts.position()?, parts.account()?);
+    let reaction = std::str::from_utf8(parts.0).map_err(|_| malformed())?;
+    Ok((target, account, reaction.to_owned()))
+}
+
+pub fn target_of_hidden(key: &[u8]) -> StoreResult<Position> {
+    let mut parts = Parts::of(key)?;
+    parts.conversation()?;
+    parts.account()?;
+    parts.position()
+}
+
+pub fn account_of_receipt(key: &[u8]) -> StoreResult<AccountId> {
+    let mut parts = Parts::of(key)?;
+    parts.conversation()?;
+    parts.account()
+}
+
+pub fn conversation_of_inbox(key: &[u8]) -> StoreResult<ConversationKey> {
+    let mut parts = Parts::of(key)?;
+    parts.account()?;
+    parts.conversation()
+}
+
+pub fn shard_of_watermark(key: &[u8]) -> StoreResult<Shard> {
+    let [shard] = Parts::of(key)?.bytes()?;
+    Ok(Shard(shard))
+}
+
+pub fn epoch_of(key: &[u8]) -> StoreResult<Epoch> {
+    let number = Parts::of(key)?.bytes().map(u16::from_be_bytes)?;
+    Epoch::new(number).ok_or_else(malformed)
+}
+
+pub fn account_of_block(key: &[u8]) -> StoreResult<AccountId> {
+    let mut parts = Parts::of(key)?;
+    parts.account()?;
+    parts.account()
+}
+
+/// When and what a note of an end is about.
+pub fn parts_of_expiry(key: &[u8]) -> StoreResult<(Timestamp, Key)> {
+    let mut parts = Parts::of(key)?;
+    let at = Timestamp::from_millis(parts.number()?);
+    Ok((at, Key(parts.0.to_vec())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn position(raw: u64) -> Position {
+        Position::new(Epoch::FIRST, raw).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn keys_sort_as_positions_do(conversation: u64, a in 1u64..1 << 44, b in 1u64..1 << 44) {
+            let conversation = ConversationKey::from_u64(conversation);
+            let (p, q) = (position(a), position(b));
+            prop_assert_eq!(p.cmp(&q), message(conversation, p).cmp(&message(conversation, q)));
+            let span = messages(conversation, Range { after: p, before: q });
+            for at in [a - 1, a, a + 1, b - 1, b, b + 1].into_iter().filter(|n| (1..1 << 44).contains(n)) {
+                let within = Range { after: p, before: q }.contains(position(at));
+                let key = message(conversation, position(at));
+                prop_assert_eq!(span.from <= key && key < span.to, within);
+            }
+        }
+
+        #[test]
+        fn parts_come_back(conversation: u64, at in 1u64..1 << 44, account: u128, ms in 0u64..1 << 45) {
+            let key = ConversationKey::from_u64(conversation);
+            let account = AccountId::new(uuid::Uuid::from_u128(account));
+            let emoji = Reaction::parse("👍").unwrap();
+            let reaction = reaction(key, position(at), account, &emoji);
+            let parts = (position(at), account, "👍".to_owned());
+            prop_assert_eq!(parts_of_reaction(reaction.as_bytes()), Ok(parts));
+            let hidden = hidden(key, account, position(at));
+            prop_assert_eq!(target_of_hidden(hidden.as_bytes()), Ok(position(at)));
+            prop_assert_eq!(conversation_of_inbox(inbox_row(account, key).as_bytes()), Ok(key));
+            let at = Timestamp::from_millis(ms);
+            prop_assert_eq!(parts_of_expiry(expiry(at, &hidden).as_bytes()), Ok((at, hidden)));
+        }
+
+        #[test]
+        fn a_prefix_holds_what_begins_with_it(account: u128, conversation: u64) {
+            for n in [account, u128::MAX] {
+                let account = AccountId::new(uuid::Uuid::from_u128(n));
+                let next = AccountId::new(uuid::Uuid::from_u128(n.wrapping_add(1)));
+                let span = inbox(account);
+                let key = inbox_row(account, ConversationKey::from_u64(conversation));
+                prop_assert!(span.from <= key && key < span.to);
+                let other = inbox_row(next, ConversationKey::from_u64(conversation));
+                prop_assert!(other < span.from || span.to <= other);
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_a_key_or_refused(bytes: Vec<u8>) {
+            let _ = parts_of_reaction(&bytes);
+            let _ = parts_of_expiry(&bytes);
+            let _ = epoch_of(&bytes);
+            let _ = shard_of_watermark(&bytes);
+        }
+    }
+}

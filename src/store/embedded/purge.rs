@@ -1,0 +1,59 @@
+//! Removing what has ended: a little with commits that are made anyway, found by the notes that stand
+//! in the order of time. Nobody waits for it to be complete, for readers skip what has ended.
+
+use super::engine::{Changes, Engine};
+use super::keys;
+use super::value;
+use crate::store::{Order, StoreResult};
+use reedi_protocol::Timestamp;
+use std::ops::ControlFlow;
+
+/// How often it is looked for what has ended, in milliseconds of the store's clock: starting a scan
+/// costs some ten microseconds, too much for every commit.
+pub const PURGE_EVERY_MS: u64 = 1_000;
+
+/// Notes followed at a time, besides one for each key that was written since the last time, so that it
+/// keeps up however much is written.
+pub const PURGE_LEAST: usize = 256;
+
+#[derive(Default)]
+pub struct Purge {
+    /// Nothing is noted before this. What is written later ends later.
+    done_until: Timestamp,
+    next: Timestamp,
+    written: usize,
+}
+
+impl Purge {
+    /// Adds the removal of what has ended to `changes`.
+    pub fn add_due(&mut self, engine: &dyn Engine, now: Timestamp, changes: &mut Changes) -> StoreResult<()> {
+        self.written += changes.len();
+        if now < self.done_until {
+            // The clock went back: what is noted from now on may stand before.
+            *self = Self { written: self.written, ..Self::default() };
+        }
+        if now < self.next {
+            return Ok(());
+        }
+        self.next = now.plus_millis(PURGE_EVERY_MS);
+        let most = PURGE_LEAST + std::mem::take(&mut self.written);
+        let mut due = Vec::new();
+        engine.scan(&keys::expiries(self.done_until, now), Order::OldestFirst, &mut |note, _| {
+            due.push(keys::parts_of_expiry(note)?);
+            Ok(if due.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        self.done_until = due.last().filter(|_| due.len() == most).map_or(now, |(at, _)| *at);
+        for (at, key) in due {
+            let note = keys::expiry(at, &key);
+            // What this commit writes lives, or stands under a later note.
+            if !changes.contains_key(&key)
+                && let Some(bytes) = engine.get(&key)?
+                && value::expires_at(&bytes)?.is_some_and(|end| end <= now)
+            {
+                changes.insert(key, None);
+            }
+            changes.insert(note, None);
+        }
+        Ok(())
+    }
+}
