@@ -1,6 +1,7 @@
 //! The store: what the log's events came to, for reading. One small trait per kind of record.
 
 pub mod conformance;
+pub mod cql;
 pub mod embedded;
 
 use crate::domain::conversation::ConversationState;
@@ -343,6 +344,7 @@ pub trait StorePort:
 #[derive(Clone)]
 pub enum Store {
     Embedded(embedded::EmbeddedStore),
+    Cql(cql::CqlStore),
 }
 
 /// Implements a trait of the port for [`Store`] by asking the adapter that it is.
@@ -352,6 +354,7 @@ macro_rules! dispatch {
             $(async fn $name(&self $(, $arg: $type)*) -> $out {
                 match self {
                     Store::Embedded(store) => $trait::$name(store $(, $arg)*).await,
+                    Store::Cql(store) => $trait::$name(store $(, $arg)*).await,
                 }
             })*
         }
@@ -406,6 +409,7 @@ impl StorePort for Store {
     async fn ping(&self) -> StoreResult<()> {
         match self {
             Store::Embedded(store) => store.ping().await,
+            Store::Cql(store) => store.ping().await,
         }
     }
 }
