@@ -2,9 +2,12 @@
 //! `REEDI_TEST_NATS_URL` names its servers and `REEDI_TEST_STATE` the folder that
 //! `tests/components/start.sh` keeps it in. The tests run one after the other.
 
+#[path = "support_nats/plain.rs"]
+mod plain;
 mod support_nats;
 
 use futures_util::StreamExt;
+use plain::{log_config, nats};
 use reedi::domain::send_key::DuplicateKey;
 use reedi::edge_link::nats::NatsLink;
 use reedi::edge_link::{EdgeId, EdgeLinkPort, ToEdge, WorkerId, conformance as link_conformance};
@@ -16,7 +19,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use support_nats::{incarnations, log_config, nats};
+use support_nats::incarnations;
 use tokio::sync::Mutex;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

@@ -1,6 +1,6 @@
 //! A line to NATS that can be held and cut.
 
-use super::support_nats::nats;
+use crate::plain::nats;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,8 @@ pub enum Line {
 pub struct Proxy {
     pub url: String,
     line: watch::Sender<Line>,
+    /// Counts how often all connections were dropped.
+    drops: watch::Sender<u32>,
 }
 
 impl Proxy {
@@ -29,14 +31,23 @@ impl Proxy {
         let line = watch::Sender::new(Line::Open);
         let server = Arc::new(server);
         let state = line.subscribe();
+        let drops = watch::Sender::new(0);
+        let dropped = drops.subscribe();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *state.borrow() != Line::Cut {
-                    tokio::spawn(carry(client, Arc::clone(&server), state.clone()));
+                    let mut dropped = dropped.clone();
+                    dropped.mark_unchanged();
+                    tokio::spawn(carry(client, Arc::clone(&server), state.clone(), dropped));
                 }
             }
         });
-        Self { url, line }
+        Self { url, line, drops }
+    }
+
+    /// Ends all connections; new ones are taken as before.
+    pub fn drop_all(&self) {
+        self.drops.send_modify(|count| *count += 1);
     }
 
     pub fn set(&self, line: Line) {
@@ -44,7 +55,12 @@ impl Proxy {
     }
 }
 
-async fn carry(mut client: TcpStream, server: Arc<String>, mut line: watch::Receiver<Line>) {
+async fn carry(
+    mut client: TcpStream,
+    server: Arc<String>,
+    mut line: watch::Receiver<Line>,
+    mut dropped: watch::Receiver<u32>,
+) {
     let mut upstream = TcpStream::connect(server.as_str()).await.unwrap();
     let (mut from_client, mut from_server) = ([0; 65_536], [0; 65_536]);
     loop {
@@ -53,6 +69,7 @@ async fn carry(mut client: TcpStream, server: Arc<String>, mut line: watch::Rece
             return;
         }
         tokio::select! {
+            _ = dropped.changed() => return,
             changed = line.changed() => if changed.is_err() { return },
             read = client.read(&mut from_client), if now == Line::Open => match read {
                 Ok(count) if count > 0 => upstream.write_all(&from_client[..count]).await.unwrap(),

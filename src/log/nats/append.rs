@@ -1,17 +1,23 @@
 //! Appending: one publish, and what each of its answers means.
 
 use super::api::{ApiError, PublishAck, Refusal, code};
-use super::connection::RequestError;
+use super::connection::{NatsConnection, RequestError};
 use super::stream::SliceStream;
 use super::{ANSWER_WITHIN, Shared};
 use crate::log::{Append, AppendError, Appended, Lane};
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
-use reedi_protocol::{Epoch, Position};
+use bytes::Bytes;
+use reedi_protocol::{ConversationKey, Epoch, Position};
+use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 /// The header of W3C trace context.
 pub(super) const TRACEPARENT: &str = "traceparent";
+
+/// A name that no stream of ours has.
+const NO_STREAM: &str = "none";
+const REACH_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 impl Shared {
     pub(super) async fn append(&self, append: Append) -> Result<Appended, AppendError> {
@@ -31,6 +37,32 @@ impl Shared {
         match answer {
             Ok(ack) => self.acknowledged(stream, ack, seen_before),
             Err(error) => Err(self.refused(stream, error)),
+        }
+    }
+
+    /// Waits until every connection reaches every stream: a stream just made is not known at once to all
+    /// servers, and appends would be refused for some milliseconds.
+    pub(super) async fn reach_all(&self) {
+        for connection in &self.appends {
+            for stream in &self.slices {
+                while let Err(why) = self.reach(connection, stream).await {
+                    tracing::debug!(stream = stream.name, %why, "waiting for the stream");
+                    tokio::time::sleep(REACH_AGAIN_AFTER).await;
+                }
+            }
+        }
+    }
+
+    /// Appends what the stream must refuse, for the answer.
+    async fn reach(&self, connection: &NatsConnection, stream: &SliceStream) -> Result<(), ApiError> {
+        let shard = u64::from(stream.slice.index) * 256 / u64::from(stream.slice.count);
+        let subject = self.namespace.record(ConversationKey::from_u64(shard << 56), false);
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_STREAM, NO_STREAM);
+        let live = connection.connected().await;
+        match live.publish(subject, headers, Bytes::new(), Instant::now() + ANSWER_WITHIN).await {
+            Err(error) if !error.is_refusal(&[code::OTHER_STREAM]) => Err(error),
+            _ => Ok(()),
         }
     }
 

@@ -161,6 +161,9 @@ impl NatsConnection {
             current: RwLock::new(None),
             changed: watch::Sender::new(0),
         });
+        // `async_nats` takes the process's TLS provider, and panics where two are built in and none is
+        // chosen. Whoever chose before keeps its choice.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(Arc::clone(&shared).keep_connected()));
         let connection = Self { shared, _stop: Arc::new(stop.drop_guard()) };

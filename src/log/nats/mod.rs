@@ -109,6 +109,7 @@ impl NatsLog {
         for slice in &shared.slices {
             slice.open(&shared.reads, &config).await?;
         }
+        shared.reach_all().await;
         shared.expect_at_least(watermarks);
         shared.check_all().await;
         if let Some(why) = shared.fenced.get() {

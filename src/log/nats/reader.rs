@@ -25,6 +25,8 @@ const ASK_FOR: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Silence for this long means that the consumer is gone, with its server or without.
 const SILENCE_MOST: Duration = Duration::from_secs(3);
+/// A consumer just made may not be known yet to the server that we ask; it is asked again after this.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// A consumer that nobody asks for this long is forgotten by the server.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
@@ -40,6 +42,10 @@ pub struct NatsReader {
     delivered: u64,
     last: Position,
     heard: Instant,
+    begun: Instant,
+    /// Whether the consumer ever said anything.
+    is_known: bool,
+    ask_from: Instant,
     spent: Option<ReadError>,
 }
 
@@ -94,6 +100,9 @@ impl NatsReader {
             delivered: 0,
             last: after,
             heard: Instant::now(),
+            begun: Instant::now(),
+            is_known: false,
+            ask_from: Instant::now(),
             spent: None,
         })
     }
@@ -101,6 +110,7 @@ impl NatsReader {
     /// Keeps the server supplied with questions.
     async fn ask(&mut self) -> Result<(), ReadError> {
         while self.asked <= ASK_RECORDS {
+            tokio::time::sleep_until(self.ask_from).await;
             let question = json!({
                 "batch": ASK_RECORDS,
                 "max_bytes": ASK_BYTES,
@@ -124,6 +134,7 @@ impl NatsReader {
             self.take_status(status, &message)?;
             return Ok(None);
         }
+        self.is_known = true;
         let reply = message.reply.as_deref().unwrap_or_default();
         let unreadable = || ReadError::Unavailable("a record came without its place".to_owned());
         let delivered = api::delivered(reply).ok_or_else(unreadable)?;
@@ -159,6 +170,13 @@ impl NatsReader {
         let is_over = status == StatusCode::TIMEOUT
             || said.eq_ignore_ascii_case("Batch Completed")
             || said.eq_ignore_ascii_case("Message Size Exceeds MaxBytes");
+        let is_new = !self.is_known && self.begun.elapsed() < SILENCE_MOST;
+        if status == StatusCode::NO_RESPONDERS && is_new {
+            self.asked = self.asked.saturating_sub(ASK_RECORDS);
+            self.ask_from = Instant::now() + ASK_AGAIN_AFTER;
+            return Ok(());
+        }
+        self.is_known = true;
         if status == StatusCode::IDLE_HEARTBEAT {
             return Ok(());
         }
