@@ -1,6 +1,7 @@
 //! Reedi Messaging. The tree reads as the life of a message: an edge takes it (`edge`), the log
 //! orders it (`log`), delivery workers push it (`delivery`), writers store it (`writer`, `store`).
 
+pub mod chat;
 pub mod delivery;
 pub mod domain;
 pub mod edge;

@@ -1,5 +1,6 @@
 //! Roles: what a process is made of. The only place that names concrete adapters.
 
+pub mod cluster;
 pub mod single;
 
 use crate::delivery::Delivery;
@@ -56,6 +57,8 @@ pub enum RoleError {
     Secret(#[from] crate::runtime::own_secrets::OwnSecretError),
     #[error(transparent)]
     Verifier(#[from] VerifierError),
+    #[error("the store cannot be connected to: {0}")]
+    Cql(String),
     #[error("the edge link is away: {0}")]
     Link(#[from] LinkError),
     #[error("the platform cannot be asked for people: {0}")]

@@ -5,6 +5,7 @@
 
 use futures_util::future::BoxFuture;
 use reedi::domain::write::Write;
+use reedi::runtime::config::Replication;
 use reedi::store::conformance::replay::{Orders, random_steps, replay_converges};
 use reedi::store::conformance::{self, fresh};
 use reedi::store::cql::{
@@ -37,7 +38,7 @@ fn config(suffix: &str) -> CqlConfig {
         user: None,
         password: None,
         tls_ca_file: None,
-        replication_factor: u8::try_from(contact_points().len().min(3)).expect("at most 3"),
+        replication: Replication::Everywhere(u8::try_from(contact_points().len().min(3)).expect("at most 3")),
         local_datacenter: None,
     }
 }

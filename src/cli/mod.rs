@@ -1,10 +1,11 @@
 //! The command line.
 
 mod check;
+mod cluster;
 mod dev;
 mod token;
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use reedi::runtime::config::{self, Effective, Inputs};
 use std::process::ExitCode;
 
@@ -28,6 +29,20 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(role("dev", "The whole service in one process, with nothing else installed"))
+        .subcommand(role("edge", "An edge of a cluster: REST and sockets"))
+        .subcommand(role("delivery", "A delivery worker of a cluster: pushes events to edges"))
+        .subcommand(role("writer", "A writer of a cluster: stores what the log has"))
+        .subcommand(
+            role("migrate", "Bring the store's schema up to date").arg(
+                Arg::new("back")
+                    .long("back")
+                    .action(clap::ArgAction::SetTrue)
+                    .help("Take the last migration back instead; what it added is lost"),
+            ),
+        )
+        .subcommand(reedi::chat::ChatArgs::augment_args(
+            Command::new("chat").about("Talk to somebody in this terminal"),
+        ))
         .subcommand(
             role("token", "Print a token for a test")
                 .arg(
@@ -57,6 +72,9 @@ pub fn run() -> ExitCode {
     let matches = command().get_matches();
     let outcome = match matches.subcommand() {
         Some(("dev", matches)) => dev::run(matches),
+        Some((name @ ("edge" | "delivery" | "writer"), matches)) => cluster::run(name, matches),
+        Some(("migrate", matches)) => cluster::migrate(matches),
+        Some(("chat", matches)) => chat(matches),
         Some(("token", matches)) => token::run(matches),
         Some(("config", matches)) => matches.subcommand_matches("check").map_or(Ok(()), check::run),
         _ => Ok(()),
@@ -72,4 +90,11 @@ pub fn run() -> ExitCode {
 
 fn effective(matches: &ArgMatches) -> Result<Effective, String> {
     Inputs::of_process(matches).and_then(Inputs::resolve).map_err(|errors| errors.to_string())
+}
+
+fn chat(matches: &ArgMatches) -> Result<(), String> {
+    let args = reedi::chat::ChatArgs::from_arg_matches(matches).map_err(|e| e.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+    runtime.block_on(reedi::chat::run(args)).map_err(|e| e.to_string())
 }

@@ -164,7 +164,7 @@ impl Consumer {
         let Some(from) = self.shards.values().map(|s| s.read).min() else { return Ok(None) };
         let shards: ShardSet = self.shards.keys().copied().collect();
         let log = &self.delivery.log;
-        match log.read(self.slice, shards.clone(), from).await {
+        match log.read(self.slice, shards, from).await {
             Ok(reader) => Ok(Some(reader)),
             // What was trimmed is stored and more than a day old: no edge waits for it.
             Err(ReadError::Trimmed { first, .. }) => {

@@ -104,7 +104,7 @@ impl Writer {
         let watermark = |shard| stored.get(&shard).copied().unwrap_or_default();
         let from = shards.iter().map(watermark).min().unwrap_or_default();
         let from = self.not_before_first(slice, from).await?;
-        let mut reader = self.log.read(slice, shards.clone(), from).await?;
+        let mut reader = self.log.read(slice, *shards, from).await?;
         let mut persist = Persist::new(self.store.clone(), self.metrics.clone(), stored);
         let mut moved: HashMap<Shard, Instant> = shards.iter().map(|shard| (shard, Instant::now())).collect();
         backoff.reset();

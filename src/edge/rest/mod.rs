@@ -31,7 +31,6 @@ pub struct Api {
 }
 
 /// All paths of the contract that this server has; any other is 404.
-#[must_use]
 pub fn router(api: Api) -> Router {
     let messages = Router::new()
         .route("/conversations", get(conversations::list))
@@ -70,7 +69,6 @@ pub fn router(api: Api) -> Router {
 }
 
 /// Which web pages may call this service from a browser.
-#[must_use]
 pub fn cors(origins: &Origins) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])

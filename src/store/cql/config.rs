@@ -1,5 +1,6 @@
 //! How to reach the CQL cluster, and the driver session for it.
 
+use crate::runtime::config::Replication;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 use scylla::client::execution_profile::ExecutionProfile;
@@ -40,7 +41,7 @@ pub struct CqlConfig {
     /// server's certificate must name its address; without it they are in the clear.
     pub tls_ca_file: Option<PathBuf>,
     /// Copies of each row, for a keyspace that `migrate` creates. LOCAL_QUORUM needs 3 to lose one.
-    pub replication_factor: u8,
+    pub replication: Replication,
     /// The data center that requests stay in; needed when there are several.
     pub local_datacenter: Option<String>,
 }
@@ -53,7 +54,7 @@ impl std::fmt::Debug for CqlConfig {
             .field("keyspace", &self.keyspace)
             .field("user", &self.user)
             .field("tls_ca_file", &self.tls_ca_file)
-            .field("replication_factor", &self.replication_factor)
+            .field("replication", &self.replication)
             .field("local_datacenter", &self.local_datacenter)
             .finish_non_exhaustive()
     }
@@ -66,8 +67,6 @@ pub enum ConfigError {
     NoContactPoint,
     #[error("'{0}' is no keyspace name: lower-case letters, digits and _, at most 48, a letter first")]
     Keyspace(String),
-    #[error("the replication factor must be at least 1")]
-    ReplicationFactor,
     #[error("'{0}' is no name of a data center")]
     Datacenter(String),
     #[error("a CQL user needs a password, and a password a user")]
@@ -98,9 +97,6 @@ impl CqlConfig {
             if name.is_empty() || !name.chars().all(plain) {
                 return Err(ConfigError::Datacenter(name.clone()));
             }
-        }
-        if self.replication_factor == 0 {
-            return Err(ConfigError::ReplicationFactor);
         }
         if self.user.is_some() != self.password.is_some() {
             return Err(ConfigError::Credentials);
@@ -216,7 +212,7 @@ mod tests {
             user: None,
             password: None,
             tls_ca_file: None,
-            replication_factor: 3,
+            replication: Replication::Everywhere(3),
             local_datacenter: None,
         }
     }
@@ -238,8 +234,6 @@ mod tests {
         assert!(matches!(bad.check(), Err(ConfigError::Credentials)));
         let bad = CqlConfig { contact_points: vec![" ".into()], ..config() };
         assert!(matches!(bad.check(), Err(ConfigError::NoContactPoint)));
-        let bad = CqlConfig { replication_factor: 0, ..config() };
-        assert!(matches!(bad.check(), Err(ConfigError::ReplicationFactor)));
     }
 
     #[test]

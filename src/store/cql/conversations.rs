@@ -20,6 +20,7 @@ struct InboxCells {
     departed: Option<i64>,
     head: Option<i64>,
     head_time: Option<i64>,
+    touched: Option<i64>,
     read_to: Option<i64>,
 }
 
@@ -41,6 +42,7 @@ impl InboxCells {
             left: departed.filter(|left| *left > joined),
             large: self.large.unwrap_or_default(),
             head,
+            touched: self.touched.map(position).transpose()?,
             read: self.read_to.map(position).transpose()?.unwrap_or(Position::START),
             muted_until,
         }))

@@ -250,7 +250,11 @@ impl Schema {
         let stands = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
         let found = self.run(stands, (&self.keyspace,)).await?.into_rows_result().map_err(server)?;
         if found.rows_num() == 0 {
-            tell(&format!("creating keyspace {} with {} copies", self.keyspace, config.replication_factor));
+            tell(&format!(
+                "creating keyspace {} with replication {}",
+                self.keyspace,
+                config.replication.to_cql()
+            ));
             let create = create_keyspace(config);
             let with_tablets_off = format!("{create} AND tablets = {{'enabled': false}}");
             let text = if scylla { &with_tablets_off } else { &create };
@@ -388,16 +392,17 @@ impl Schema {
 
 /// Both names have been checked to be plain.
 fn create_keyspace(config: &CqlConfig) -> String {
-    let place = config.local_datacenter.as_deref().unwrap_or("replication_factor");
     format!(
-        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {{'class': 'NetworkTopologyStrategy', '{place}': {}}}",
-        config.keyspace, config.replication_factor
+        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {}",
+        config.keyspace,
+        config.replication.to_cql()
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::config::Replication;
 
     #[test]
     fn migrations_are_numbered_and_have_both_parts() {
@@ -462,11 +467,11 @@ mod tests {
             user: None,
             password: None,
             tls_ca_file: None,
-            replication_factor: 3,
+            replication: Replication::Everywhere(3),
             local_datacenter: None,
         };
         assert!(create_keyspace(&config).ends_with("'NetworkTopologyStrategy', 'replication_factor': 3}"));
-        config.local_datacenter = Some("eu-1".into());
+        config.replication = Replication::In(vec![("eu-1".into(), 3)]);
         assert!(create_keyspace(&config).ends_with("'NetworkTopologyStrategy', 'eu-1': 3}"));
     }
 }

@@ -100,7 +100,11 @@ fn partition_of(query: Query) -> (u8, usize) {
         Query::PutSend => (6, 3),
         Query::PutHead => (7, 1),
         Query::PutState => (8, 1),
-        Query::PutJoined | Query::PutDeparted | Query::PutInboxHead | Query::PutInboxRead => (9, 1),
+        Query::PutJoined
+        | Query::PutDeparted
+        | Query::PutInboxHead
+        | Query::PutInboxTouched
+        | Query::PutInboxRead => (9, 1),
         Query::PutWatermark => (10, 1),
         // No write by position.
         _ => (u8::MAX, 0),

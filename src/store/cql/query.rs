@@ -47,6 +47,7 @@ queries! {
     PutJoined, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, joined, kind, large) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?";
     PutDeparted, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, departed) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutInboxHead, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, head, head_time) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+    PutInboxTouched, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, touched) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutInboxRead, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, read_to) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutWatermark, Repeatable, "INSERT INTO {ks}.watermarks (scope, shard, position) VALUES (?, ?, ?) USING TIMESTAMP ?";
 
@@ -61,8 +62,8 @@ queries! {
     Receipts, Repeatable, "SELECT account, delivered, read FROM {ks}.receipts WHERE conversation = ?";
     State, Repeatable, "SELECT at, state FROM {ks}.conversations WHERE conversation = ?";
     Head, Repeatable, "SELECT head, head_time FROM {ks}.heads WHERE conversation = ?";
-    Inbox, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, read_to FROM {ks}.inbox WHERE account = ?";
-    InboxOne, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, read_to FROM {ks}.inbox WHERE account = ? AND conversation = ?";
+    Inbox, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ?";
+    InboxOne, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ? AND conversation = ?";
     Watermarks, Repeatable, "SELECT shard, position FROM {ks}.watermarks WHERE scope = ?";
 
     ClaimDirect, Conditional, "INSERT INTO {ks}.direct_conversations (low, high, conversation) VALUES (?, ?, ?) IF NOT EXISTS";

@@ -235,6 +235,10 @@ fn plain(write: &Write) -> Option<Operation> {
             let key = vec![(*account).into(), (*conversation).into()];
             Operation::at(Query::PutInboxHead, key, vec![(*head).into(), (*head_time).into()], *head)
         }
+        Write::InboxTouched { account, conversation, at } => {
+            let key = vec![(*account).into(), (*conversation).into()];
+            Operation::at(Query::PutInboxTouched, key, vec![(*at).into()], *at)
+        }
         Write::InboxRead { account, conversation, up_to } => {
             let key = vec![(*account).into(), (*conversation).into()];
             Operation::at(Query::PutInboxRead, key, vec![(*up_to).into()], *up_to)

@@ -1,0 +1,234 @@
+//! The roles of a cluster: the log and ownership on NATS, the store on CQL, presence and rate limits
+//! on Redis.
+
+use super::{EdgeParts, RoleError, Running, Shared, bind, start_delivery, start_edge, start_writer};
+use crate::edge_link::EdgeLink;
+use crate::edge_link::nats::NatsLink;
+use crate::log::Log;
+use crate::log::nats::connection::NatsConfig;
+use crate::log::nats::subject::Namespace;
+use crate::log::nats::{NatsLog, NatsLogConfig};
+use crate::ownership::Ownership;
+use crate::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
+use crate::people::People;
+use crate::people::own::OwnPeople;
+use crate::presence::PresenceStore;
+use crate::presence::redis::RedisPresence;
+use crate::rate_limit::RateLimit;
+use crate::rate_limit::redis::RedisRateLimit;
+use crate::redis_access::{RedisAccess, RedisConfig};
+use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::LogClock;
+use crate::runtime::config::{AccountsOf, Config};
+use crate::runtime::health::{self, Part, Readiness};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::cql::{CqlConfig, CqlStore};
+use crate::store::{Claimed, EpochRow, Epochs as _, Store, Watermarks as _};
+use reedi_protocol::Epoch;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the outside parts are looked at for readiness.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Which roles a process plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    pub edge: bool,
+    pub delivery: bool,
+    pub writer: bool,
+}
+
+/// A process of a cluster that runs.
+pub struct Member {
+    /// Where its edge listens.
+    pub address: Option<SocketAddr>,
+    pub admin_address: SocketAddr,
+    pub shared: Shared,
+    running: Vec<Running>,
+}
+
+impl Member {
+    /// Waits until every role has ended.
+    pub async fn ended(self) {
+        for role in self.running {
+            let _ = role.await;
+        }
+    }
+}
+
+/// Where the store is.
+#[must_use]
+pub fn cql_config(config: &Config) -> CqlConfig {
+    CqlConfig {
+        contact_points: config.cql.contact_points.iter().flat_map(|points| points.addresses()).collect(),
+        keyspace: config.cql.keyspace.as_str().to_owned(),
+        user: config.cql.user.as_ref().map(|user| user.as_str().to_owned()),
+        password: config.cql.password.as_ref().map(|password| password.reveal().to_owned()),
+        tls_ca_file: config.cql.ca.clone(),
+        replication: config.cql.replication.clone(),
+        local_datacenter: None,
+    }
+}
+
+fn nats_config(config: &Config) -> NatsConfig {
+    NatsConfig {
+        urls: config.nats.urls.iter().flat_map(|urls| urls.urls().iter().map(ToString::to_string)).collect(),
+        credentials_file: config.nats.credentials.clone(),
+        ca_file: config.nats.ca.clone(),
+        tls: config.nats.ca.is_some(),
+    }
+}
+
+/// Starts the roles of one process. Waits for the outside parts, saying which is missing; meanwhile
+/// the process lives and is not ready.
+///
+/// # Errors
+/// What no waiting can mend.
+pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<Member, RoleError> {
+    config.cluster()?;
+    if roles.edge {
+        config.check_edge()?;
+    }
+    let metrics = Metrics::new();
+    let readiness = Readiness::new(shutdown.clone(), metrics.clone());
+    let listener = if roles.edge { Some(bind(config.process.listen).await?) } else { None };
+    let admin = bind(config.process.admin_listen).await?;
+    let admin_address = admin.local_addr().unwrap_or(config.process.admin_listen);
+    tokio::spawn(health::serve(admin, readiness.clone(), metrics.clone()));
+
+    let (store_part, nats_part) = (readiness.part("store"), readiness.part("nats"));
+    store_part.lacks("waiting for the CQL cluster at REEDI_CQL_CONTACT_POINTS");
+    nats_part.lacks("waiting for NATS at REEDI_NATS_URL");
+    let store = Store::Cql(connect_store(&config, &store_part).await?);
+    let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
+    let (log, link, ownership) = connect_nats(&config, &store, &epoch).await?;
+    let shared = Shared {
+        config: Arc::new(config),
+        log: Log::Nats(log.clone()),
+        store: store.clone(),
+        link: EdgeLink::Nats(link.clone()),
+        ownership: Ownership::Nats(ownership),
+        clock: LogClock::from_system(),
+        metrics,
+        readiness,
+        shutdown,
+    };
+    tokio::spawn(watch_parts(store, log, link, store_part, nats_part));
+    let mut running = Vec::new();
+    if roles.writer {
+        running.push(start_writer(&shared));
+    }
+    if roles.delivery {
+        running.push(start_delivery(&shared));
+    }
+    let mut address = None;
+    if let Some(listener) = listener {
+        address = listener.local_addr().ok();
+        let parts = edge_parts(&shared).await?;
+        running.push(start_edge(&shared, parts, listener).await?.1);
+    }
+    Ok(Member { address, admin_address, shared, running })
+}
+
+async fn connect_store(config: &Config, part: &Part) -> Result<CqlStore, RoleError> {
+    let store = CqlStore::connect(&cql_config(config)).await.map_err(|e| RoleError::Cql(e.to_string()))?;
+    part.ready();
+    Ok(store)
+}
+
+/// The epoch that the log is in; the first process of a new installation claims the first one.
+async fn current_epoch(store: &Store, slices: u16, part: &Part) -> Result<EpochRow, RoleError> {
+    let mut backoff = Backoff::for_parts();
+    loop {
+        let claimed = async {
+            if let Some(newest) =
+                store.epochs().await?.into_iter().filter(|row| !row.sealed).max_by_key(|row| row.epoch)
+            {
+                return Ok(newest);
+            }
+            let incarnations = (0..slices).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
+            let first = EpochRow { epoch: Epoch::FIRST, incarnations, sealed: false };
+            match store.claim_epoch(&first).await? {
+                Claimed::New => Ok(first),
+                Claimed::Stood(row) => Ok::<_, crate::store::StoreError>(row),
+            }
+        };
+        match claimed.await {
+            Ok(row) => return Ok(row),
+            Err(error) => {
+                tracing::warn!(%error, "the log's epoch cannot be read from the store; has `reedi migrate` been run?");
+                part.lacks(format!(
+                    "the log's epoch cannot be read ({error}); has `reedi migrate` been run?"
+                ));
+                tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
+            }
+        }
+    }
+}
+
+async fn connect_nats(
+    config: &Config,
+    store: &Store,
+    epoch: &EpochRow,
+) -> Result<(NatsLog, NatsLink, NatsOwnership), RoleError> {
+    let (nats, namespace) = (nats_config(config), Namespace::default());
+    let log_config = NatsLogConfig {
+        nats: nats.clone(),
+        namespace: namespace.clone(),
+        replicas: config.nats.replicas,
+        max_bytes: config.nats.max_bytes.bytes(),
+        append_connections: 1,
+    };
+    let watermarks = store.watermarks().await.unwrap_or_default();
+    let log = NatsLog::connect(log_config, epoch.epoch, &epoch.incarnations, &watermarks).await?;
+    let link = NatsLink::connect(&nats, namespace.clone()).await?;
+    let ownership_config =
+        NatsOwnershipConfig { nats, namespace, replicas: config.nats.replicas, epoch: epoch.epoch };
+    Ok((log, link, NatsOwnership::connect(&ownership_config).await?))
+}
+
+async fn edge_parts(shared: &Shared) -> Result<EdgeParts, RoleError> {
+    let config = &shared.config;
+    let urls =
+        config.redis.urls.iter().flat_map(|urls| urls.urls().iter().map(ToString::to_string)).collect();
+    let redis = RedisAccess::connect(&RedisConfig::new(urls)).await?;
+    let people = match config.accounts_of(false) {
+        AccountsOf::Own => People::Own(OwnPeople::new(shared.store.clone())),
+        AccountsOf::Platform => People::Platform(super::single::platform(config)?),
+    };
+    let seal_keys = config.seal.keys.clone().ok_or_else(|| RoleError::People("no seal keys".into()))?;
+    let rate_limit = RateLimit::redis(RedisRateLimit::new(redis.clone()));
+    let presence = PresenceStore::Redis(RedisPresence::new(redis));
+    let (limits, metrics) = (rate_limit.clone(), shared.metrics.clone());
+    tokio::spawn(async move {
+        loop {
+            // Nothing stops without Redis, so readiness does not ask for it.
+            metrics.set_degraded("redis", limits.degraded());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    Ok(EdgeParts { presence, rate_limit, people, seal_keys })
+}
+
+async fn watch_parts(store: Store, log: NatsLog, link: NatsLink, store_part: Part, nats_part: Part) {
+    loop {
+        let stored = tokio::time::timeout(Duration::from_secs(5), store.watermarks()).await;
+        match stored {
+            Ok(Ok(watermarks)) => {
+                log.expect_at_least(&watermarks);
+                store_part.ready();
+            }
+            // With the store away live messages go on: that is no reason to send clients elsewhere.
+            Ok(Err(_)) | Err(_) => tracing::debug!("the store does not answer"),
+        }
+        nats_part.set(match log.fenced() {
+            Some(why) => Err(format!("the log is fenced: {why}")),
+            None if log.is_connected() && link.is_connected() => Ok(()),
+            None => Err("NATS is not connected".into()),
+        });
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
