@@ -195,7 +195,6 @@ async fn reactions_come_and_go(scene: Scene) {
     ];
     expected.sort();
     assert_eq!(left, expected);
-    live.message("x").await;
     crate::support::order::check(&live);
 }
 
