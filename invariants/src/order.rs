@@ -6,7 +6,10 @@ use reedi_protocol::{AccountId, ConversationKey, EventId, Position};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where accounts were members, for looking up.
-struct Memberships(BTreeMap<(ConversationKey, AccountId), Vec<(Position, Option<Position>)>>);
+struct Memberships(BTreeMap<(ConversationKey, AccountId), Vec<Interval>>);
+
+/// From a joining to a leaving, if there was one.
+type Interval = (Position, Option<Position>);
 
 impl Memberships {
     fn new(memberships: &[Membership]) -> Self {
@@ -17,12 +20,12 @@ impl Memberships {
         Self(spans)
     }
 
-    fn spans(&self, conversation: ConversationKey, account: AccountId) -> &[(Position, Option<Position>)] {
+    fn spans(&self, conversation: ConversationKey, account: AccountId) -> &[Interval] {
         self.0.get(&(conversation, account)).map_or(&[], Vec::as_slice)
     }
 
     fn is_member(&self, event: EventId, account: AccountId) -> bool {
-        let within = |(joined, left): &(Position, Option<Position>)| {
+        let within = |(joined, left): &Interval| {
             *joined <= event.position() && left.is_none_or(|left| event.position() < left)
         };
         self.spans(event.key(), account).iter().any(within)
