@@ -144,11 +144,13 @@ impl Consumer {
             self.hear(frame).await;
         }
         // With the store away every control event that the log still has is looked at.
-        let stored = self.delivery.store.watermarks().await.unwrap_or_default();
+        let stored = self.delivery.store.watermarks().await.ok();
         for shard in std::mem::take(&mut self.fresh) {
-            let pushed = collected.begin(shard, end);
-            let watermark = stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, p)| *p);
-            let read = pushed.min(watermark);
+            let watermark = stored.as_ref().map(|stored| {
+                stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, position)| *position)
+            });
+            let pushed = collected.begin(shard, watermark, end);
+            let read = pushed.min(watermark.unwrap_or_default());
             if let Some(standing) = self.shards.get_mut(&shard) {
                 (standing.pushed, standing.read) = (pushed, read);
             }
