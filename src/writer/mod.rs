@@ -5,7 +5,7 @@ pub mod erase;
 pub mod persist;
 pub mod trim;
 
-use crate::edge::append::tick::tick;
+use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, ReadError, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
