@@ -87,9 +87,11 @@ impl Consumer {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                records = next(&mut reader) => {
-                    self.push(records?).await;
-                }
+                // What is rare first: records are always there while the log is busy.
+                biased;
+                () = shutdown.draining() => return Ok(()),
+                _ = owned.changed() => return Ok(()),
+                _ = heartbeat.tick() => self.heartbeat().await,
                 frame = inbound.recv() => {
                     let Some(frame) = frame else { return Ok(()) };
                     self.hear(frame).await;
@@ -98,9 +100,9 @@ impl Consumer {
                     }
                     self.flush(true).await;
                 }
-                _ = heartbeat.tick() => self.heartbeat().await,
-                _ = owned.changed() => return Ok(()),
-                () = shutdown.draining() => return Ok(()),
+                records = next(&mut reader) => {
+                    self.push(records?).await;
+                }
             }
         }
     }

@@ -144,24 +144,12 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
             writes.push(Write::Hidden { conversation, account: actor, target: *target, at: position });
             writes.push(Write::InboxTouched { account: actor, conversation, at: position });
         }
-        Body::React { target, reaction, expires_at } => writes.push(Write::Reaction {
-            conversation,
-            target: *target,
-            account: actor,
-            reaction: reaction.clone(),
-            at: position,
-            present: true,
-            expires_at: *expires_at,
-        }),
-        Body::Unreact { target, reaction } => writes.push(Write::Reaction {
-            conversation,
-            target: *target,
-            account: actor,
-            reaction: reaction.clone(),
-            at: position,
-            present: false,
-            expires_at: None,
-        }),
+        Body::React { target, reaction, expires_at } => {
+            writes.push(reaction_write(entry, *target, reaction, true, *expires_at));
+        }
+        Body::Unreact { target, reaction } => {
+            writes.push(reaction_write(entry, *target, reaction, false, None));
+        }
         Body::Receipt(mark) => {
             receipt_writes(
                 conversation,
@@ -182,6 +170,24 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
         head_writes(entry, &mut writes);
     }
     writes
+}
+
+fn reaction_write(
+    Entry { position, record, .. }: &Entry,
+    target: Position,
+    reaction: &Reaction,
+    present: bool,
+    expires_at: Option<Timestamp>,
+) -> Write {
+    Write::Reaction {
+        conversation: record.conversation,
+        target,
+        account: record.actor,
+        reaction: reaction.clone(),
+        at: *position,
+        present,
+        expires_at,
+    }
 }
 
 /// The writes of a receipt, also of one in a conversation too large to tell everybody: that one never
