@@ -69,6 +69,8 @@ pub struct Session {
     pub account: AccountId,
     pub device: Option<DeviceId>,
     expires_at_ms: AtomicU64,
+    /// When it came, by the log's clock in milliseconds since 1970.
+    came_ms: AtomicU64,
     /// When the client last sent anything, in milliseconds of this edge's uptime.
     heard_ms: AtomicU64,
     limits: OutboxLimits,
@@ -87,6 +89,7 @@ impl Session {
             account: identity.account,
             device: identity.device,
             expires_at_ms: AtomicU64::new(identity.expires_at.as_millis()),
+            came_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             limits,
             outbox: Mutex::new(Outbox { held: Some(Box::new(held)), ..Outbox::default() }),
@@ -231,6 +234,15 @@ impl Session {
 
     pub fn renew(&self, expires_at: Timestamp) {
         self.expires_at_ms.store(expires_at.as_millis(), Ordering::Relaxed);
+    }
+
+    pub fn came(&self, at: Timestamp) {
+        self.came_ms.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn came_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.came_ms.load(Ordering::Relaxed))
     }
 
     pub fn heard(&self, uptime_ms: u64) {
