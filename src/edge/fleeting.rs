@@ -71,8 +71,7 @@ pub async fn join(
     session: &Session,
     conversation: ConversationKey,
 ) -> Outcome<Vec<PresentStatus>> {
-    let view = edge.views.get(conversation).await?;
-    view.member(session.account)?;
+    let view = edge.member_view(session.account, conversation).await?;
     if !session.join(conversation) {
         let detail = format!(
             "One connection may have {} conversations joined at once: leave one first.",
@@ -129,8 +128,7 @@ pub async fn typing(
     conversation: ConversationKey,
     typing: bool,
 ) -> Outcome<()> {
-    let view = edge.views.get(conversation).await?;
-    view.member(session.account)?;
+    let view = edge.member_view(session.account, conversation).await?;
     if view.state.members.len() <= TYPING_MOST {
         let what = Fleeting::Typing { account: session.account, typing };
         let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
