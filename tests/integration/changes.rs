@@ -2,9 +2,9 @@
 
 use crate::support::person::{Person, Scene};
 use reedi::domain::write::{MessageRow, Write};
-use reedi::edge::append::tick::tick;
+use reedi::log::tick::tick;
 use reedi::log::{Appended, LogPort};
-use reedi::store::{Messages, Watermarks, Writes};
+use reedi::store::{Messages, Writes};
 use reedi_protocol::resource::{ConversationType, MessageType};
 use reedi_protocol::text::ClientMessageId;
 use reedi_protocol::{ConversationId, MessageId, Timestamp};
@@ -107,7 +107,8 @@ async fn deleted_for_me_is_gone_for_me(scene: Scene) {
     assert_eq!(bob.at(1).texts(&conversation).await, ["kept", "a bell"]);
     assert_eq!(alice.at(2).texts(&conversation).await, ["kept", "hidden", "a bell"]);
     let after = kept["position"].as_u64().unwrap();
-    let events = bob.at(1).get(&format!("/conversations/{conversation}/events?after={after}")).await.expect(200);
+    let events =
+        bob.at(1).get(&format!("/conversations/{conversation}/events?after={after}")).await.expect(200);
     assert!(!events.body.to_string().contains("\"hidden\""), "{}", events.body);
     let list = bob.at(1).get("/conversations").await.expect(200).list("conversations");
     assert_eq!(list[0]["lastMessage"]["content"], "a bell");
@@ -138,9 +139,7 @@ async fn old_message(scene: &Scene, sender: &Person, conversation: &str, hours: 
     };
     let write = Write::Message { conversation: id.key(), row, content: None };
     shared.store.apply(&[write]).await.unwrap();
-    while !shared.store.watermarks().await.unwrap().iter().any(|(s, stored)| *s == shard && *stored >= position) {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    scene.cluster.stored(conversation).await;
     id.key().event_id(position).to_string()
 }
 
@@ -212,7 +211,10 @@ async fn sockets_change_the_same(scene: Scene) {
     mine.event("reaction_added", |d| d["userId"] == bob.id()).await;
     theirs.ok("remove_reaction", json!({ "messageId": id, "reaction": "👍" })).await;
     mine.event("reaction_removed", |d| d["userId"] == bob.id()).await;
-    assert_eq!(theirs.refused("remove_reaction", json!({ "messageId": id, "reaction": "👍" })).await, "not_found");
+    assert_eq!(
+        theirs.refused("remove_reaction", json!({ "messageId": id, "reaction": "👍" })).await,
+        "not_found"
+    );
     assert_eq!(theirs.refused("edit_message", json!({ "messageId": id, "content": "z" })).await, "forbidden");
     assert_eq!(theirs.refused("delete_message", json!({ "messageId": id })).await, "forbidden");
     mine.ok("delete_message", json!({ "messageId": id, "scope": "everyone" })).await;

@@ -18,7 +18,8 @@ on_both!(
 
 async fn a_pair_has_one_direct_conversation(scene: Scene) {
     let [alice, bob] = scene.people();
-    let made = alice.at(0).post("/conversations/direct", &json!({ "participantId": bob.id() })).await.expect(201);
+    let made =
+        alice.at(0).post("/conversations/direct", &json!({ "participantId": bob.id() })).await.expect(201);
     assert_eq!(made.body["type"], "direct");
     assert_eq!(made.body["myRole"], "member");
     for field in ["name", "avatarUrl", "expiresAfter"] {
@@ -30,7 +31,8 @@ async fn a_pair_has_one_direct_conversation(scene: Scene) {
     assert_eq!(members.len(), 2);
     assert!(members.contains(&&*alice.id()) && members.contains(&&*bob.id()));
     for (person, peer, edge) in [(&alice, &bob, 1), (&bob, &alice, 2), (&bob, &alice, 0)] {
-        let again = person.at(edge).post("/conversations/direct", &json!({ "participantId": peer.id() })).await;
+        let again =
+            person.at(edge).post("/conversations/direct", &json!({ "participantId": peer.id() })).await;
         assert_eq!(again.expect(200).text("conversationId"), id);
     }
     // At once, on different edges: one is made.
@@ -45,8 +47,16 @@ async fn a_pair_has_one_direct_conversation(scene: Scene) {
     let mut statuses = [a.status, b.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 201]);
-    alice.at(0).post("/conversations/direct", &json!({ "participantId": alice.id() })).await.invalid("/participantId");
-    alice.at(0).post("/conversations/direct", &json!({ "participantId": "bob" })).await.invalid("/participantId");
+    alice
+        .at(0)
+        .post("/conversations/direct", &json!({ "participantId": alice.id() }))
+        .await
+        .invalid("/participantId");
+    alice
+        .at(0)
+        .post("/conversations/direct", &json!({ "participantId": "bob" }))
+        .await
+        .invalid("/participantId");
 }
 
 async fn groups_are_made_and_read(scene: Scene) {
@@ -172,7 +182,8 @@ async fn settings_change_for_all(scene: Scene) {
     let group = alice.group(&[&bob]).await;
     let path = format!("/conversations/{group}");
     let listening = bob.socket(1).await;
-    let change = json!({ "name": "New name", "avatarUrl": "https://example.org/b.png", "expiresAfter": 3_600 });
+    let change =
+        json!({ "name": "New name", "avatarUrl": "https://example.org/b.png", "expiresAfter": 3_600 });
     let changed = alice.at(2).put(&path, &change).await.expect(200);
     for (field, value) in change.as_object().unwrap() {
         assert_eq!(changed.body[field], *value);
@@ -198,7 +209,8 @@ async fn settings_change_for_all(scene: Scene) {
     alice.at(0).put(&path, &json!({ "name": "x" })).await.refused(409, "not_a_group");
     bob.at(1).put(&path, &json!({ "expiresAfter": 86_400 })).await.expect(200);
     let sent = alice.send(1, &direct, "gone tomorrow").await;
-    let at = |field: &str| sent[field].as_str().unwrap().parse::<reedi_protocol::Timestamp>().unwrap().as_millis();
+    let at =
+        |field: &str| sent[field].as_str().unwrap().parse::<reedi_protocol::Timestamp>().unwrap().as_millis();
     assert_eq!(at("expiresAt") - at("timestamp"), 86_400_000);
     let told = listening.message("gone tomorrow").await;
     assert_eq!(told["expiresAt"], sent["expiresAt"]);
@@ -314,11 +326,14 @@ async fn wrong_methods_and_paths(scene: Scene) {
     for (method, path, methods) in allowed {
         let answer = Answer::of(alice.at(0).request(method.clone(), &path)).await;
         let answer = answer.refused(405, "method_not_allowed");
-        let mut told: Vec<&str> = answer.headers["allow"].to_str().unwrap().split(',').map(str::trim).collect();
+        let mut told: Vec<&str> =
+            answer.headers["allow"].to_str().unwrap().split(',').map(str::trim).collect();
         told.sort_unstable();
         assert_eq!(told.join(","), methods, "{method} {path}");
     }
-    for later in ["/keys", "/devices", "/media", "/search?q=x", "/calls/ice-servers", "/push-subscriptions", "/x"] {
+    for later in
+        ["/keys", "/devices", "/media", "/search?q=x", "/calls/ice-servers", "/push-subscriptions", "/x"]
+    {
         alice.at(0).get(later).await.refused(404, "not_found");
     }
 }

@@ -102,7 +102,9 @@ async fn events_tell_all_that_changed(scene: Scene) {
     let same = |(name, data): (String, Value)| {
         let mut data = data;
         let fields = data.as_object_mut().unwrap();
-        ["previousPosition", "content", "editedAt", "deletedAt", "lastMessage"].iter().for_each(|field| drop(fields.remove(*field)));
+        ["previousPosition", "content", "editedAt", "deletedAt", "lastMessage"]
+            .iter()
+            .for_each(|field| drop(fields.remove(*field)));
         (name, data)
     };
     let lived: Vec<_> = live.events().into_iter().map(same).collect();

@@ -43,9 +43,12 @@ async fn a_message_has_its_shape(scene: Scene) {
     for absent in ["editedAt", "deletedAt", "expiresAt", "replyToId", "mediaId", "system"] {
         assert!(sent.body.get(absent).is_none(), "{absent}");
     }
+    scene.cluster.stored(&conversation).await;
     let page = bob.at(1).get(&path(&conversation)).await.expect(200);
     let read = &page.list("messages")[0];
-    for field in ["messageId", "conversationId", "senderId", "content", "messageType", "timestamp", "position"] {
+    for field in
+        ["messageId", "conversationId", "senderId", "content", "messageType", "timestamp", "position"]
+    {
         assert_eq!(read[field], sent.body[field], "{field}");
     }
     assert!(read.get("clientMessageId").is_none(), "that is its sender's: {read}");
@@ -58,9 +61,12 @@ async fn a_message_has_its_shape(scene: Scene) {
 async fn content_comes_back_byte_for_byte(scene: Scene) {
     let (alice, bob, conversation) = pair(&scene).await;
     let largest = "é".repeat(32_768);
-    for content in ["\u{0}a\u{0}", "\r\n\t ", "e\u{301} 👩‍👩‍👧‍👦 \u{202e}\u{feff}\u{10ffff}", r#""\u0041\"#, &largest] {
+    for content in
+        ["\u{0}a\u{0}", "\r\n\t ", "e\u{301} 👩‍👩‍👧‍👦 \u{202e}\u{feff}\u{10ffff}", r#""\u0041\"#, &largest]
+    {
         let sent = alice.at(0).post(&path(&conversation), &text(content)).await.expect(201);
         assert_eq!(sent.text("content"), *content);
+        scene.cluster.stored(&conversation).await;
         let page = bob.at(2).get(&format!("{}?limit=1", path(&conversation))).await.expect(200);
         assert_eq!(page.list("messages")[0]["content"], *content);
     }
@@ -88,6 +94,7 @@ async fn replies_stay_within_the_conversation(scene: Scene) {
     let id = first["messageId"].as_str().unwrap();
     let sent = bob.at(1).post(&path(&conversation), &reply(id)).await.expect(201);
     assert_eq!(sent.text("replyToId"), id);
+    scene.cluster.stored(&conversation).await;
     let read = alice.at(2).get(&path(&conversation)).await.expect(200);
     assert_eq!(read.list("messages")[0]["replyToId"], id);
     let [carol] = scene.people();
@@ -115,6 +122,7 @@ async fn a_repeat_is_the_same_message(scene: Scene) {
     let [carol] = scene.people();
     let elsewhere = alice.direct(&carol).await;
     alice.at(2).post(&path(&elsewhere), &other).await.expect(201);
+    scene.cluster.stored(&conversation).await;
     assert_eq!(alice.at(2).texts(&conversation).await, ["once", "other"]);
     // What was deleted or edited meanwhile is still the same request.
     let id = first.text("messageId");
@@ -139,6 +147,7 @@ async fn any_key_works(scene: Scene) {
     assert_eq!(with_header("a header", "by header").await.expect(200).body, first.body);
     with_header("a header", "another").await.refused(409, "idempotency_key_reused");
     with_header("é", "x").await.invalid("Idempotency-Key");
+    scene.cluster.stored(&conversation).await;
     assert_eq!(alice.at(2).texts(&conversation).await.len(), 4);
 }
 
@@ -151,7 +160,8 @@ async fn a_key_out_of_its_time_is_refused(scene: Scene) {
     let hours_48 = 48 * 3_600 * 1_000;
     for out in [now_ms() + 60_000, now_ms() - hours_48 - 60_000] {
         let body = json!({ "content": "x", "messageType": "text", "clientMessageId": minted(out) });
-        let refused = alice.at(0).post(&path(&conversation), &body).await.refused(422, "client_message_id_time");
+        let refused =
+            alice.at(0).post(&path(&conversation), &body).await.refused(422, "client_message_id_time");
         let told: reedi_protocol::Timestamp = refused.text("serverTime").parse().unwrap();
         assert!(told.as_millis().abs_diff(now_ms()) < 10_000);
         let socket = alice.socket(1).await;
@@ -167,6 +177,7 @@ async fn a_key_out_of_its_time_is_refused(scene: Scene) {
         let again = alice.at(2).post(&path(&conversation), &body).await.expect(200);
         assert_eq!(again.text("messageId"), first.text("messageId"));
     }
+    scene.cluster.stored(&conversation).await;
     assert_eq!(alice.at(1).texts(&conversation).await, ["late", "late"]);
 }
 
@@ -190,6 +201,10 @@ async fn a_socket_sends_the_same(scene: Scene) {
     assert_eq!(socket.refused("send_message", other).await, "idempotency_key_reused");
     let empty = json!({ "conversationId": conversation, "content": "", "messageType": "text" });
     let answer = socket.command("send_message", empty).await;
-    assert_eq!((&answer["error"]["code"], &answer["error"]["pointer"]), (&json!("invalid_value"), &json!("/content")));
+    assert_eq!(
+        (&answer["error"]["code"], &answer["error"]["pointer"]),
+        (&json!("invalid_value"), &json!("/content"))
+    );
+    scene.cluster.stored(&conversation).await;
     assert_eq!(bob.at(1).texts(&conversation).await, ["by socket"]);
 }

@@ -6,6 +6,7 @@ use super::lines;
 use reedi::role::cluster;
 use reedi::role::process::{Member, Process, Roles};
 use reedi::runtime::shutdown::Shutdown;
+use reedi_protocol::ConversationId;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
@@ -31,7 +32,9 @@ impl Node {
         let (config, told) = (backend.config(settings), shutdown.clone());
         let starting = runtime.spawn(async move {
             match backend {
-                Backend::Embedded { parts, .. } => Process::open(config, roles, told).await?.start(parts).await,
+                Backend::Embedded { parts, .. } => {
+                    Process::open(config, roles, told).await?.start(parts).await
+                }
                 Backend::Real { .. } => cluster::start(config, roles, told).await,
             }
         });
@@ -111,6 +114,16 @@ impl Cluster {
         let edge = Node::start(&self.backend, Roles::EDGE, settings).await;
         edge.ready().await;
         edge
+    }
+
+    /// Waits until the store has everything that the log has by now of a conversation; any edge reads it then.
+    pub async fn stored(&self, conversation: &str) {
+        let conversation: ConversationId = conversation.parse().expect("a conversation");
+        let edge = self.edges[0].member().edge.clone().expect("an edge");
+        let shard = conversation.key().shard();
+        let reached =
+            timeout(WITHIN, async { while edge.appender.stored_up_to_now(shard).await.is_err() {} }).await;
+        reached.expect("the writer gets there");
     }
 
     /// The addresses of the edges.

@@ -13,13 +13,8 @@ const CHAINED: [&str; 6] = [
     "reaction_removed",
     "conversation_created",
 ];
-const BESIDE: [&str; 5] = [
-    "message_delivered",
-    "message_read",
-    "conversation_updated",
-    "participant_added",
-    "participant_removed",
-];
+const BESIDE: [&str; 5] =
+    ["message_delivered", "message_read", "conversation_updated", "participant_added", "participant_removed"];
 
 /// Checks all durable events that a session saw: each once, in order, and each link joined to the one before it.
 #[track_caller]

@@ -25,7 +25,8 @@ impl Scene {
     /// Somebody new.
     pub fn person(&self) -> Person {
         let account = AccountId::new(uuid::Uuid::new_v4());
-        Person { account, token: token(account, None, 3_600), urls: self.urls.clone(), http: self.http.clone() }
+        let (urls, cluster, http) = (self.urls.clone(), self.cluster, self.http.clone());
+        Person { account, token: token(account, None, 3_600), urls, cluster, http }
     }
 
     pub fn people<const N: usize>(&self) -> [Person; N] {
@@ -62,6 +63,7 @@ pub struct Person {
     pub account: AccountId,
     pub token: String,
     urls: Vec<String>,
+    cluster: &'static Cluster,
     http: Client,
 }
 
@@ -107,10 +109,13 @@ impl Person {
         self.at(0).post("/conversations/group", &body).await.expect(201).text("conversationId")
     }
 
-    /// Sends a text by REST; gives the message.
+    /// Sends a text by REST; gives the message, once any edge finds it in the store.
     pub async fn send(&self, edge: usize, conversation: &str, text: &str) -> Value {
         let body = json!({ "content": text, "messageType": "text" });
-        self.at(edge).post(&format!("/conversations/{conversation}/messages"), &body).await.expect(201).body
+        let path = format!("/conversations/{conversation}/messages");
+        let sent = self.at(edge).post(&path, &body).await.expect(201).body;
+        self.cluster.stored(conversation).await;
+        sent
     }
 }
 
@@ -169,7 +174,8 @@ impl Answer {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer.bytes().await.expect("a body");
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_default() };
+        let body =
+            if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_default() };
         Self { status, headers, body }
     }
 

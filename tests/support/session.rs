@@ -36,7 +36,8 @@ impl Session {
         let frames = Arc::new(Frames { list: Mutex::default(), count: watch::channel(0).0 });
         let heard = frames.clone();
         let connection = RawConnection::spawn(socket, 4_096, move |text| {
-            let frame = serde_json::from_str(text).unwrap_or_else(|_| panic!("a frame that is no JSON: {text}"));
+            let frame =
+                serde_json::from_str(text).unwrap_or_else(|_| panic!("a frame that is no JSON: {text}"));
             heard.list.lock().push(frame);
             heard.count.send_modify(|count| *count += 1);
         });
@@ -112,7 +113,8 @@ impl Session {
     /// Every event so far: name and data.
     pub fn events(&self) -> Vec<(String, Value)> {
         let list = self.frames.list.lock();
-        let event = |frame: &Value| frame["event"].as_str().map(|name| (name.to_owned(), frame["data"].clone()));
+        let event =
+            |frame: &Value| frame["event"].as_str().map(|name| (name.to_owned(), frame["data"].clone()));
         list.iter().filter_map(event).collect()
     }
 
