@@ -27,4 +27,8 @@ mod support;
 mod changes;
 mod conversations;
 mod history;
+mod membership;
 mod messages;
+mod preferences;
+mod realtime;
+mod receipts;
