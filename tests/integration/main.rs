@@ -27,6 +27,7 @@ mod support;
 mod changes;
 mod connection;
 mod conversations;
+mod faults;
 mod history;
 mod membership;
 mod messages;

@@ -14,30 +14,34 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
     let conversation = alice.direct(&bob).await;
     let listening = bob.socket(1).await;
     let path = format!("/conversations/{conversation}/messages");
-    let sends = (0..200).map(|n| {
-        let key = uuid::Uuid::now_v7().to_string();
-        let body = json!({ "content": n.to_string(), "messageType": "text", "clientMessageId": key });
-        let path = path.clone();
-        let callers = [alice.at(0), alice.at(1), alice.at(2), alice.at(n)];
-        async move {
-            let tries = callers.iter().map(|caller| async {
-                loop {
-                    let answer = caller.post(&path, &body).await;
-                    // An unknown outcome: the same again.
-                    if answer.status != 503 {
-                        return answer;
+    let sends =
+        (0..200).map(|n| {
+            let key = uuid::Uuid::now_v7().to_string();
+            let body = json!({ "content": n.to_string(), "messageType": "text", "clientMessageId": key });
+            let path = path.clone();
+            let callers = [alice.at(0), alice.at(1), alice.at(2), alice.at(n)];
+            async move {
+                let tries = callers.iter().map(|caller| async {
+                    loop {
+                        let answer = caller.post(&path, &body).await;
+                        // An unknown outcome: the same again.
+                        if answer.status != 503 {
+                            return answer;
+                        }
                     }
-                }
-            });
-            let answers = futures_util::future::join_all(tries).await;
-            let id = answers[0].text("messageId");
-            let made = answers.iter().filter(|answer| answer.status == 201).count();
-            assert_eq!(made, 1, "{answers:?}");
-            assert!(answers.iter().all(|answer| answer.text("messageId") == id && answer.body["content"] == body["content"]));
-            (id, n)
-        }
-    });
-    let acknowledged: BTreeMap<String, usize> = futures_util::future::join_all(sends).await.into_iter().collect();
+                });
+                let answers = futures_util::future::join_all(tries).await;
+                let id = answers[0].text("messageId");
+                let made = answers.iter().filter(|answer| answer.status == 201).count();
+                assert_eq!(made, 1, "{answers:?}");
+                assert!(answers.iter().all(
+                    |answer| answer.text("messageId") == id && answer.body["content"] == body["content"]
+                ));
+                (id, n)
+            }
+        });
+    let acknowledged: BTreeMap<String, usize> =
+        futures_util::future::join_all(sends).await.into_iter().collect();
     assert_eq!(acknowledged.len(), 200);
     alice.send(0, &conversation, "a bell").await;
     listening.message("a bell").await;
@@ -80,18 +84,32 @@ async fn content_leaves_no_mark(scene: Scene) {
         let path = format!("/messages/{}", kept["messageId"].as_str().unwrap());
         alice.at(1).put(&path, &json!({ "content": format!("{mark} edited") })).await.expect(200);
         let sent = by_socket.send(conversation, &format!("{mark} by socket")).await;
-        by_socket.ok("edit_message", json!({ "messageId": sent["messageId"], "content": format!("again {mark}") })).await;
+        by_socket
+            .ok("edit_message", json!({ "messageId": sent["messageId"], "content": format!("again {mark}") }))
+            .await;
         listening.event("message_edited", |d| d["messageId"] == sent["messageId"]).await;
         by_socket.ok("delete_message", json!({ "messageId": sent["messageId"] })).await;
         let path = format!("/conversations/{conversation}/messages");
         // Refused as well.
         let long = format!("{mark}{}", "x".repeat(65_536));
         alice.at(2).post(&path, &json!({ "content": long, "messageType": "text" })).await.invalid("/content");
-        alice.at(2).post(&path, &json!({ "content": mark, "messageType": mark })).await.refused(400, "malformed");
+        alice
+            .at(2)
+            .post(&path, &json!({ "content": mark, "messageType": mark }))
+            .await
+            .refused(400, "malformed");
         by_socket.raw(&format!("{{\"event\":\"{mark}\",\"data\":\"{mark}\"")).await;
-        by_socket.refused("send_message", json!({ "conversationId": mark, "content": mark, "messageType": "text" })).await;
+        by_socket
+            .refused(
+                "send_message",
+                json!({ "conversationId": mark, "content": mark, "messageType": "text" }),
+            )
+            .await;
         let texts = bob.at(1).texts(conversation).await;
-        assert!(texts.contains(&Value::Null) && texts.contains(&format!("{mark} edited").into()), "{texts:?}");
+        assert!(
+            texts.contains(&Value::Null) && texts.contains(&format!("{mark} edited").into()),
+            "{texts:?}"
+        );
     }
     listening.kill();
     scene.cluster.stored(&direct).await;
@@ -121,7 +139,9 @@ async fn content_leaves_no_mark(scene: Scene) {
     }
     let written = lines::so_far();
     assert!(content::holds(&written, "reedi"), "lines are captured");
-    for secret in [&mark, &password, &alice.token, &device, &session.text("token"), crate::support::backend::SECRET] {
+    for secret in
+        [&mark, &password, &alice.token, &device, &session.text("token"), crate::support::backend::SECRET]
+    {
         if content::holds(&written, secret) {
             let text = String::from_utf8_lossy(&written);
             panic!("a secret is in: {:?}", text.lines().find(|line| line.contains(secret)));

@@ -3,6 +3,7 @@
 
 use super::backend::Backend;
 use super::lines;
+use parking_lot::Mutex;
 use reedi::role::cluster;
 use reedi::role::process::{Member, Process, Roles};
 use reedi::runtime::shutdown::Shutdown;
@@ -87,8 +88,8 @@ impl Drop for Node {
 pub struct Cluster {
     pub backend: Backend,
     pub edges: Vec<Node>,
-    pub deliveries: Vec<Node>,
-    pub writers: Vec<Node>,
+    pub deliveries: Mutex<Vec<Node>>,
+    pub writers: Mutex<Vec<Node>>,
 }
 
 impl Cluster {
@@ -106,7 +107,7 @@ impl Cluster {
         for edge in &edges {
             edge.ready().await;
         }
-        Self { backend, edges, deliveries, writers }
+        Self { backend, edges, deliveries: Mutex::new(deliveries), writers: Mutex::new(writers) }
     }
 
     /// One more edge, with settings of its own.
@@ -130,6 +131,11 @@ impl Cluster {
     pub fn urls(&self) -> Vec<String> {
         self.edges.iter().map(Node::url).collect()
     }
+}
+
+/// A cluster of one test's own, whose parts it may end.
+pub async fn own(backend: Backend) -> &'static Cluster {
+    Box::leak(Box::new(Cluster::start(backend).await))
 }
 
 /// The cluster that all tests on embedded parts share, each with people of its own.

@@ -123,20 +123,46 @@ impl Session {
         self.events().into_iter().filter(|(event, _)| event == name).map(|(_, data)| data).collect()
     }
 
-    /// Everything since `checkpoint`; ends when the server says that this was all. Gives its checkpoint.
-    pub async fn resume(&self, checkpoint: Option<&str>, cursors: Value) -> String {
-        let before = self.all("resume_complete").len();
-        self.ok("resume", json!({ "checkpoint": checkpoint, "cursors": cursors })).await;
+    /// The data of the event of this name that is the `number`th, counted from 1.
+    pub async fn nth(&self, name: &str, number: usize) -> Value {
         let mut count = self.frames.count.subscribe();
         let waiting = async {
             loop {
-                if let Some(end) = self.all("resume_complete").get(before) {
-                    return end["checkpoint"].as_str().expect("a checkpoint").to_owned();
+                if let Some(data) = self.all(name).into_iter().nth(number - 1) {
+                    return data;
                 }
                 count.changed().await.expect("frames live as long as this");
             }
         };
-        timeout(WITHIN, waiting).await.unwrap_or_else(|_| panic!("no resume_complete: {:?}", self.events()))
+        let waited = timeout(WITHIN, waiting).await;
+        waited.unwrap_or_else(|_| panic!("no {number} of {name}: {:#?}", self.events()))
+    }
+
+    /// Asks for everything since `checkpoint`; ends when the server says that this was all, and gives its
+    /// checkpoint. `None` where it says that it cannot tell yet.
+    pub async fn try_resume(&self, checkpoint: Option<&str>, cursors: Value) -> Option<String> {
+        let ends = |name: &str| matches!(name, "resume_complete" | "resume_pending");
+        let before = self.events().iter().filter(|(name, _)| ends(name)).count();
+        self.ok("resume", json!({ "checkpoint": checkpoint, "cursors": cursors })).await;
+        let mut count = self.frames.count.subscribe();
+        let waiting = async {
+            loop {
+                if let Some((_, end)) = self.events().into_iter().filter(|(name, _)| ends(name)).nth(before) {
+                    return end["checkpoint"].as_str().map(str::to_owned);
+                }
+                count.changed().await.expect("frames live as long as this");
+            }
+        };
+        timeout(WITHIN, waiting).await.unwrap_or_else(|_| panic!("no end of it: {:#?}", self.events()))
+    }
+
+    /// The same where the server can tell: it is asked again on a machine that is too busy to.
+    pub async fn resume(&self, checkpoint: Option<&str>, cursors: Value) -> String {
+        loop {
+            if let Some(complete) = self.try_resume(checkpoint, cursors.clone()).await {
+                return complete;
+            }
+        }
     }
 
     /// How the server ends the connection.
