@@ -209,6 +209,8 @@ fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::R
 fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
     Limits {
         group_members: config.group_members as usize,
+        typing_members: config.typing_members as usize,
+        presence_members: config.presence_members as usize,
         account: Rate { per_second: config.account_rate, burst: config.account_burst },
         conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
         sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },
