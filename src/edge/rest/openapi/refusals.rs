@@ -19,7 +19,7 @@ const STORE: &[ErrorCode] = &[StoreUnavailable];
 /// Whatever makes an event.
 const LOG: &[ErrorCode] = &[RateLimited, LogUnavailable, OutcomeUnknown, StoreUnavailable];
 /// Whatever names something in its path.
-const NAMED: &[ErrorCode] = &[InvalidValue, NotFound];
+const NAMED: &[ErrorCode] = &[NotUnicode, InvalidValue, NotFound];
 /// Whatever changes a group.
 const GROUP: &[ErrorCode] = &[Forbidden, NotAGroup, Conflict];
 
@@ -34,7 +34,7 @@ pub(super) fn of(operation: &str) -> Option<Vec<ErrorCode>> {
         "putSettings" => &[TOKEN, BODY, &[RateLimited], STORE],
         "listBlocks" => &[TOKEN, STORE],
         "getBlock" | "deleteBlock" => &[TOKEN, NAMED, STORE],
-        "putBlock" => &[TOKEN, &[InvalidValue, RateLimited], STORE],
+        "putBlock" => &[TOKEN, &[NotUnicode, InvalidValue, RateLimited], STORE],
         "listConversations" => &[TOKEN, &[InvalidValue], STORE],
         "createDirectConversation" => &[TOKEN, BODY, &[InvalidValue, RecipientUnavailable], LOG],
         "createGroup" => &[TOKEN, BODY, &[InvalidValue, RecipientUnavailable, GroupFull], LOG],
