@@ -256,6 +256,12 @@ impl Session {
         self.heard_ms.store(uptime_ms, Ordering::Relaxed);
     }
 
+    /// The client's transport has a heartbeat of its own and ends the session when it stops: the sweep
+    /// need not listen for it.
+    pub fn heard_by_transport(&self) {
+        self.heard_ms.store(u64::MAX, Ordering::Relaxed);
+    }
+
     #[must_use]
     pub fn heard_ms(&self) -> u64 {
         self.heard_ms.load(Ordering::Relaxed)

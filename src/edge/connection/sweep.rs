@@ -51,7 +51,7 @@ fn look(edge: &Edge) {
     for session in edge.routes.sessions() {
         if session.expires_at().as_millis() + LEEWAY_MS < now_ms {
             session.close(CloseCode::Unauthenticated, "the token has expired");
-        } else if session.heard_ms() + (SILENT_FOR.as_millis() as u64) < uptime_ms {
+        } else if uptime_ms.saturating_sub(session.heard_ms()) > SILENT_FOR.as_millis() as u64 {
             session.close(CloseCode::GoingAway, "nothing was heard");
         } else {
             session.ping_if_silent(uptime_ms, PING_AFTER.as_millis() as u64);
