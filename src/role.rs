@@ -21,9 +21,11 @@ use crate::runtime::clock::LogClock;
 use crate::runtime::config::{Config, ConfigErrors, LimitsConfig, SealKeys};
 use crate::runtime::health::Readiness;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::random;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::Store;
 use crate::writer::Writer;
+use rand::RngCore;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +161,7 @@ fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
 
 /// Starts a delivery worker.
 pub fn start_delivery(shared: &Shared) -> Running {
-    let id = WorkerId(rand::random());
+    let id = WorkerId(random::rng().next_u64());
     let delivery = Delivery {
         id,
         log: shared.log.clone(),
@@ -183,7 +185,7 @@ pub fn start_writer(shared: &Shared) -> Running {
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
     };
-    let name = format!("writer-{:016x}", rand::random::<u64>());
+    let name = format!("writer-{:016x}", random::rng().next_u64());
     let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name);
     let shutdown = shared.shutdown.clone();
     tokio::spawn(async move {

@@ -163,6 +163,7 @@ pub async fn run(edge: Arc<Edge>) {
     let mut refreshed = tokio::time::Instant::now();
     loop {
         tokio::select! {
+            biased;
             () = edge.presence_changed.notified() => tokio::time::sleep(TOGETHER).await,
             () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
         }

@@ -68,8 +68,9 @@ impl Keeper {
             }
             self.publish(&held, &owned);
             tokio::select! {
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                biased;
                 () = shutdown.draining() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
         let leases: Vec<Lease> = held.values().map(|held| held.lease).collect();

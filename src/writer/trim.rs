@@ -19,8 +19,9 @@ pub async fn run(writer: Writer, owned: watch::Receiver<Owned>, shutdown: Shutdo
     let mut seen: HashMap<Slice, VecDeque<(u64, Position)>> = HashMap::new();
     loop {
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            biased;
             () = shutdown.draining() => return,
+            () = tokio::time::sleep(EVERY) => {}
         }
         for slice in writer.log.slices() {
             let leads =
