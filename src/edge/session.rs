@@ -269,7 +269,7 @@ impl Session {
 
     /// Asks for a sign of life if nothing was heard for `silence_ms` and it was not asked since.
     pub fn ping_if_silent(&self, uptime_ms: u64, silence_ms: u64) {
-        let due = |since: &AtomicU64| since.load(Ordering::Relaxed) + silence_ms <= uptime_ms;
+        let due = |since: &AtomicU64| since.load(Ordering::Relaxed).saturating_add(silence_ms) <= uptime_ms;
         if due(&self.heard_ms) && due(&self.asked_ms) {
             self.asked_ms.store(uptime_ms, Ordering::Relaxed);
             self.outbox.lock().ping = true;
