@@ -76,6 +76,8 @@ pub struct Session {
     pub account: AccountId,
     pub device: Option<DeviceId>,
     expires_at_ms: AtomicU64,
+    /// When it came, by the log's clock in milliseconds since 1970.
+    came_ms: AtomicU64,
     /// When the client last sent anything, in milliseconds of this edge's uptime.
     heard_ms: AtomicU64,
     /// When it was last asked for a sign of life, likewise.
@@ -97,6 +99,7 @@ impl Session {
             account: identity.account,
             device: identity.device,
             expires_at_ms: AtomicU64::new(identity.expires_at.as_millis()),
+            came_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             asked_ms: AtomicU64::new(0),
             patient: AtomicU32::new(0),
@@ -250,6 +253,15 @@ impl Session {
 
     pub fn renew(&self, expires_at: Timestamp) {
         self.expires_at_ms.store(expires_at.as_millis(), Ordering::Relaxed);
+    }
+
+    pub fn came(&self, at: Timestamp) {
+        self.came_ms.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn came_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.came_ms.load(Ordering::Relaxed))
     }
 
     pub fn heard(&self, uptime_ms: u64) {
