@@ -70,13 +70,7 @@ pub enum Write {
     /// The conversation as of its newest control event.
     State { conversation: ConversationKey, at: Position, state: ConversationState },
     /// An account is a member from `at` on.
-    InboxJoined {
-        account: AccountId,
-        conversation: ConversationKey,
-        kind: ConversationType,
-        at: Position,
-        large: bool,
-    },
+    InboxJoined { account: AccountId, conversation: ConversationKey, kind: ConversationType, at: Position },
     /// An account is no member from `at` on.
     InboxLeft { account: AccountId, conversation: ConversationKey, at: Position },
     /// The newest public event of a conversation, in each small conversation's members' inboxes.
@@ -278,8 +272,7 @@ fn control_writes(entry: &Entry, change: &Change, after: &ConversationState, wri
         _ => Vec::new(),
     };
     for account in joined {
-        let (kind, large) = (after.kind, !after.is_small());
-        writes.push(Write::InboxJoined { account, conversation, kind, at, large });
+        writes.push(Write::InboxJoined { account, conversation, kind: after.kind, at });
     }
     let left = match change {
         Change::Removed { account } => Some(*account),

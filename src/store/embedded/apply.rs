@@ -56,13 +56,11 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
                 _ => Held::for_ever(StateValue { at, state }),
             })
         }
-        Write::InboxJoined { account, conversation, kind, at, large } => {
-            inbox(tx, account, conversation, |row| {
-                if row.joined.is_none_or(|joined| joined.at < at) {
-                    row.joined = Some(Joined { at, kind, large });
-                }
-            })
-        }
+        Write::InboxJoined { account, conversation, kind, at } => inbox(tx, account, conversation, |row| {
+            if row.joined.is_none_or(|joined| joined.at < at) {
+                row.joined = Some(Joined { at, kind });
+            }
+        }),
         Write::InboxLeft { account, conversation, at } => {
             inbox(tx, account, conversation, |row| row.left = row.left.max(Some(at)))
         }
