@@ -22,9 +22,11 @@ use crate::runtime::clock::LogClock;
 use crate::runtime::config::{Config, ConfigErrors, LimitsConfig, SealKeys};
 use crate::runtime::health::Readiness;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::random;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::Store;
 use crate::writer::Writer;
+use rand::RngCore;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +164,7 @@ fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
 
 /// Starts a delivery worker.
 pub fn start_delivery(shared: &Shared) -> Running {
-    let id = WorkerId(rand::random());
+    let id = WorkerId(random::rng().next_u64());
     let delivery = Delivery {
         id,
         log: shared.log.clone(),
@@ -186,7 +188,7 @@ pub fn start_writer(shared: &Shared) -> Running {
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
     };
-    let name = format!("writer-{:016x}", rand::random::<u64>());
+    let name = format!("writer-{:016x}", random::rng().next_u64());
     let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name);
     let shutdown = shared.shutdown.clone();
     tokio::spawn(async move {
@@ -210,6 +212,8 @@ fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::R
 fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
     Limits {
         group_members: config.group_members as usize,
+        typing_members: config.typing_members as usize,
+        presence_members: config.presence_members as usize,
         account: Rate { per_second: config.account_rate, burst: config.account_burst },
         conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
         sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },

@@ -4,9 +4,12 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "simulation")]
+pub mod fault;
 pub mod health;
 pub mod metrics;
 pub mod own_secrets;
+pub mod random;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace_context;

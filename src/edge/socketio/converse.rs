@@ -84,6 +84,8 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
             Step::Write(Next::Frames(frames)) => pen.events(frames.iter().map(|frame| &frame.text[..])).await,
+            // Its transport asks for signs of life by itself.
+            Step::Write(Next::Ping) => Ok(()),
             Step::Reply(reply, in_turn) => {
                 if in_turn {
                     running = None;

@@ -45,6 +45,12 @@ pub fn encode<T: Stored>(held: &Held<T>) -> StoreResult<Vec<u8>> {
     postcard::to_extend(&held.value, bytes).map_err(|e| StoreError::Corrupt(e.to_string()))
 }
 
+/// The value alone, whatever it is.
+#[cfg(feature = "simulation")]
+pub fn without_end(bytes: &[u8]) -> &[u8] {
+    bytes.get(HEADER_BYTES..).unwrap_or_default()
+}
+
 /// When the value ends, whatever it is.
 pub fn expires_at(bytes: &[u8]) -> StoreResult<Option<Timestamp>> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
@@ -217,20 +223,18 @@ pub struct InboxValue {
 pub struct Joined {
     pub at: Position,
     pub kind: ConversationType,
-    pub large: bool,
 }
 
 impl InboxValue {
     /// `None` where the account never joined.
     #[must_use]
     pub fn as_row(&self, conversation: ConversationKey, muted_until: Option<Timestamp>) -> Option<InboxRow> {
-        let Joined { at, kind, large } = self.joined?;
+        let Joined { at, kind } = self.joined?;
         Some(InboxRow {
             conversation,
             kind,
             joined: at,
             left: self.left.filter(|left| *left > at),
-            large,
             head: self.head.map(|h| (h.head, h.head_time)),
             touched: self.touched,
             read: self.read,
