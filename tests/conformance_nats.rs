@@ -109,6 +109,7 @@ async fn nothing_is_sent_late_after_a_reconnect() {
     let appends = (0..100).map(|_| log.append(conformance::event(held, large.clone())));
     let appends = futures_util::future::join_all(appends);
     let cut = async {
+        // sleeps: gives what the client would send late the time to be handed to it.
         tokio::time::sleep(Duration::from_millis(200)).await;
         // A client that reconnects by itself would be let in at once.
         proxy.drop_all();

@@ -204,6 +204,7 @@ async fn a_killed_leader_loses_nothing() {
     survives(|client, stream| async move {
         let victim = leader(&client, &stream).await;
         blocking_node("kill", victim.clone()).await;
+        // sleeps: the others go on without it for a while before it comes back.
         tokio::time::sleep(Duration::from_secs(2)).await;
         blocking_node("restart", victim).await;
     })

@@ -214,7 +214,7 @@ async fn an_application_that_is_slow_loses_nothing() {
         }
         peer
     });
-    // Longer than the silence that it takes to give a server up.
+    // sleeps: longer than the silence that it takes to give a server up.
     tokio::time::sleep(Duration::from_millis(200)).await;
     for sequence in 2..5_000 {
         assert_eq!(next_event(&mut updates).await.place().unwrap().1.position, position(sequence));

@@ -87,9 +87,11 @@ impl Consumer {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                records = next(&mut reader) => {
-                    self.push(records?).await;
-                }
+                // What is rare first: records are always there while the log is busy.
+                biased;
+                () = shutdown.draining() => return Ok(()),
+                _ = owned.changed() => return Ok(()),
+                _ = heartbeat.tick() => self.heartbeat().await,
                 frame = inbound.recv() => {
                     let Some(frame) = frame else { return Ok(()) };
                     self.hear(frame).await;
@@ -98,9 +100,9 @@ impl Consumer {
                     }
                     self.flush(true).await;
                 }
-                _ = heartbeat.tick() => self.heartbeat().await,
-                _ = owned.changed() => return Ok(()),
-                () = shutdown.draining() => return Ok(()),
+                records = next(&mut reader) => {
+                    self.push(records?).await;
+                }
             }
         }
     }
@@ -144,11 +146,13 @@ impl Consumer {
             self.hear(frame).await;
         }
         // With the store away every control event that the log still has is looked at.
-        let stored = self.delivery.store.watermarks().await.unwrap_or_default();
+        let stored = self.delivery.store.watermarks().await.ok();
         for shard in std::mem::take(&mut self.fresh) {
-            let pushed = collected.begin(shard, end);
-            let watermark = stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, p)| *p);
-            let read = pushed.min(watermark);
+            let watermark = stored.as_ref().map(|stored| {
+                stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, position)| *position)
+            });
+            let pushed = collected.begin(shard, watermark, end);
+            let read = pushed.min(watermark.unwrap_or_default());
             if let Some(standing) = self.shards.get_mut(&shard) {
                 (standing.pushed, standing.read) = (pushed, read);
             }

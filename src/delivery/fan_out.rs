@@ -16,14 +16,14 @@ const PREVIOUS_MOST: usize = 100_000;
 /// What is to go out to each edge.
 #[derive(Default)]
 pub struct FanOut {
-    events: HashMap<EdgeId, Vec<LinkEvent>>,
+    events: BTreeMap<EdgeId, Vec<LinkEvent>>,
     previous: HashMap<ConversationKey, Position>,
 }
 
 /// The parts of the recipients that each edge holds.
 #[must_use]
-pub fn by_edge(routes: &Routes, recipients: &[AccountId]) -> HashMap<EdgeId, Vec<AccountId>> {
-    let mut held: HashMap<EdgeId, Vec<AccountId>> = HashMap::new();
+pub fn by_edge(routes: &Routes, recipients: &[AccountId]) -> BTreeMap<EdgeId, Vec<AccountId>> {
+    let mut held: BTreeMap<EdgeId, Vec<AccountId>> = BTreeMap::new();
     for account in recipients {
         for edge in routes.of(*account) {
             held.entry(*edge).or_default().push(*account);

@@ -81,8 +81,9 @@ impl Delivery {
                 self.metrics.retried("delivery");
                 tracing::warn!(%error, "delivery reads the log anew");
                 tokio::select! {
-                    () = tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))) => {}
+                    biased;
                     () = shutdown.draining() => {}
+                    () = tokio::time::sleep(backoff.next().unwrap_or(Duration::from_secs(1))) => {}
                 }
             }
         }

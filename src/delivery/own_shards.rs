@@ -32,10 +32,11 @@ impl Collected {
         }
     }
 
-    /// Where pushing begins: at the lowest that any edge needs; with no edge that needs anything, at
-    /// the end of the log.
+    /// Where pushing begins: at the lowest that any edge needs. Where none needs anything, at the
+    /// watermark, so that what is claimed to be served is never ahead of what will be stored while
+    /// nothing happens (a resume waits for that); with the store away, at the end of the log.
     #[must_use]
-    pub fn begin(&self, shard: Shard, end: Position) -> Position {
-        self.lowest.get(&shard).copied().unwrap_or(end).min(end)
+    pub fn begin(&self, shard: Shard, watermark: Option<Position>, end: Position) -> Position {
+        self.lowest.get(&shard).copied().or(watermark).unwrap_or(end).min(end)
     }
 }

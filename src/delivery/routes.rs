@@ -2,7 +2,7 @@
 
 use crate::edge_link::EdgeId;
 use reedi_protocol::{AccountId, Position, Shard};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -12,7 +12,7 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 /// One edge, as this worker knows it.
 pub struct EdgeRoutes {
     pub version: u64,
-    accounts: HashSet<AccountId>,
+    accounts: BTreeSet<AccountId>,
     /// Up to where every shard was sent to it.
     pub sent: HashMap<Shard, Position>,
     heard: Instant,
@@ -38,7 +38,8 @@ pub enum Learnt {
 
 #[derive(Default)]
 pub struct Routes {
-    edges: HashMap<EdgeId, EdgeRoutes>,
+    /// Few, and gone through in order, so that what happens here follows from what was heard.
+    edges: BTreeMap<EdgeId, EdgeRoutes>,
     by_account: HashMap<AccountId, Vec<EdgeId>>,
 }
 

@@ -70,13 +70,7 @@ pub enum Write {
     /// The conversation as of its newest control event.
     State { conversation: ConversationKey, at: Position, state: ConversationState },
     /// An account is a member from `at` on.
-    InboxJoined {
-        account: AccountId,
-        conversation: ConversationKey,
-        kind: ConversationType,
-        at: Position,
-        large: bool,
-    },
+    InboxJoined { account: AccountId, conversation: ConversationKey, kind: ConversationType, at: Position },
     /// An account is no member from `at` on.
     InboxLeft { account: AccountId, conversation: ConversationKey, at: Position },
     /// The newest public event of a conversation, in each small conversation's members' inboxes.
@@ -150,24 +144,12 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
             writes.push(Write::Hidden { conversation, account: actor, target: *target, at: position });
             writes.push(Write::InboxTouched { account: actor, conversation, at: position });
         }
-        Body::React { target, reaction, expires_at } => writes.push(Write::Reaction {
-            conversation,
-            target: *target,
-            account: actor,
-            reaction: reaction.clone(),
-            at: position,
-            present: true,
-            expires_at: *expires_at,
-        }),
-        Body::Unreact { target, reaction } => writes.push(Write::Reaction {
-            conversation,
-            target: *target,
-            account: actor,
-            reaction: reaction.clone(),
-            at: position,
-            present: false,
-            expires_at: None,
-        }),
+        Body::React { target, reaction, expires_at } => {
+            writes.push(reaction_write(entry, *target, reaction, true, *expires_at));
+        }
+        Body::Unreact { target, reaction } => {
+            writes.push(reaction_write(entry, *target, reaction, false, None));
+        }
         Body::Receipt(mark) => {
             receipt_writes(
                 conversation,
@@ -188,6 +170,24 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
         head_writes(entry, &mut writes);
     }
     writes
+}
+
+fn reaction_write(
+    Entry { position, record, .. }: &Entry,
+    target: Position,
+    reaction: &Reaction,
+    present: bool,
+    expires_at: Option<Timestamp>,
+) -> Write {
+    Write::Reaction {
+        conversation: record.conversation,
+        target,
+        account: record.actor,
+        reaction: reaction.clone(),
+        at: *position,
+        present,
+        expires_at,
+    }
 }
 
 /// The writes of a receipt, also of one in a conversation too large to tell everybody: that one never
@@ -272,8 +272,7 @@ fn control_writes(entry: &Entry, change: &Change, after: &ConversationState, wri
         _ => Vec::new(),
     };
     for account in joined {
-        let (kind, large) = (after.kind, !after.is_small());
-        writes.push(Write::InboxJoined { account, conversation, kind, at, large });
+        writes.push(Write::InboxJoined { account, conversation, kind: after.kind, at });
     }
     let left = match change {
         Change::Removed { account } => Some(*account),

@@ -1,6 +1,8 @@
 //! Drain: sending clients elsewhere, spread so that they do not all come back at once.
 
 use super::Edge;
+use crate::edge_link::{EdgeLinkPort, ToWorkers};
+use crate::runtime::random;
 use rand::Rng;
 use reedi_protocol::CloseCode;
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use std::time::Duration;
 /// Closes all sessions now, each with a time of its own to come back after, up to `spread`.
 pub fn send_away(edge: &Edge, spread: Duration) {
     for session in edge.routes.sessions() {
-        let wait_ms = rand::rng().random_range(0..=spread.as_millis() as u64);
+        let wait_ms = random::rng().random_range(0..=spread.as_millis() as u64);
         session.close(CloseCode::Restarting, reason(wait_ms));
     }
 }
@@ -28,4 +30,6 @@ pub async fn drain(edge: Arc<Edge>, window: Duration) {
         session.close(CloseCode::Restarting, reason(0));
         tokio::time::sleep(each.min(Duration::from_millis(100))).await;
     }
+    // Workers that do not hear it forget this edge after its silence.
+    let _ = edge.link.to_workers(ToWorkers::Bye { edge: edge.id }).await;
 }

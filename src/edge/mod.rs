@@ -18,6 +18,7 @@ pub mod rest;
 pub mod resume;
 pub mod routes;
 pub mod session;
+pub mod socketio;
 pub mod view;
 pub mod watermarks;
 pub mod wire;
@@ -29,6 +30,7 @@ use crate::presence::PresenceStore;
 use crate::rate_limit::RateLimit;
 use crate::runtime::clock::{LogClock, MEASURE_EVERY};
 use crate::runtime::metrics::Metrics;
+use crate::runtime::random;
 use crate::store::Store;
 use admission::{Admission, Limits};
 use append::Appender;
@@ -37,14 +39,16 @@ use authenticate::Verifier;
 use coverage::CoverageBook;
 use newest::Newest;
 use parking_lot::Mutex;
+use rand::RngCore;
 use reedi_protocol::AccountId;
 use routes::Routes;
 use session::Session;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use view::Views;
 use watermarks::Watermarks;
@@ -91,7 +95,7 @@ pub struct Edge {
     pub routes_applied: watch::Sender<u64>,
     pub interest: fleeting::Interest,
     pub presence_changed: Notify,
-    pub presence_touched: Mutex<HashSet<AccountId>>,
+    pub presence_touched: Mutex<BTreeSet<AccountId>>,
     marks: command::mark::MarkBook,
     preferences: command::preferences::Cache,
     /// Sessions that still hold live frames back.
@@ -105,7 +109,7 @@ pub struct Edge {
 impl Edge {
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let id = EdgeId(rand::random());
+        let id = EdgeId(random::rng().next_u64());
         let watermarks = Watermarks::new(parts.store.clone());
         let views = Views::new(parts.store.clone(), watermarks.clone());
         let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
@@ -143,20 +147,22 @@ impl Edge {
         })
     }
 
-    /// Begins to listen to the workers and to keep itself; ends with the runtime.
+    /// Begins to listen to the workers and to keep itself; ends with the runtime, or where these are
+    /// aborted.
     ///
     /// # Errors
     /// The edge link is away.
-    pub async fn start(self: &Arc<Self>) -> Result<(), LinkError> {
+    pub async fn start(self: &Arc<Self>) -> Result<Vec<JoinHandle<()>>, LinkError> {
         let (frames, presence) = self.link.listen_as_edge(self.id).await?;
-        tokio::spawn(deliver::run(self.clone(), frames));
-        tokio::spawn(deliver::run_presence(self.clone(), presence));
-        tokio::spawn(self.clone().tell_routes());
-        tokio::spawn(self.clone().measure_clock());
-        tokio::spawn(self.watermarks.clone().run());
-        tokio::spawn(fleeting::run(self.clone()));
-        tokio::spawn(connection::sweep::run(self.clone()));
-        Ok(())
+        Ok(vec![
+            tokio::spawn(deliver::run(self.clone(), frames)),
+            tokio::spawn(deliver::run_presence(self.clone(), presence)),
+            tokio::spawn(self.clone().tell_routes()),
+            tokio::spawn(self.clone().measure_clock()),
+            tokio::spawn(self.watermarks.clone().run()),
+            tokio::spawn(fleeting::run(self.clone())),
+            tokio::spawn(connection::sweep::run(self.clone())),
+        ])
     }
 
     /// Why this edge should get no new clients; empty while it should.
@@ -176,6 +182,7 @@ impl Edge {
     async fn tell_routes(self: Arc<Self>) {
         loop {
             tokio::select! {
+                biased;
                 () = self.routes.changed() => tokio::time::sleep(ROUTES_TOGETHER).await,
                 () = tokio::time::sleep(ROUTES_IDLE) => {}
             }

@@ -5,7 +5,7 @@ use super::session::Session;
 use crate::edge_link::{EdgeId, ToWorkers};
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, Position, Shard};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -17,9 +17,9 @@ struct Connected {
 
 #[derive(Default)]
 struct Table {
-    accounts: HashMap<AccountId, Connected>,
+    accounts: BTreeMap<AccountId, Connected>,
     /// Accounts that came or left since the last delta.
-    changed: HashMap<AccountId, bool>,
+    changed: BTreeMap<AccountId, bool>,
     /// The version of the last delta.
     version: u64,
 }

@@ -4,7 +4,7 @@ use super::{
     EdgeId, EdgeLinkPort, Inbound, LinkError, PresenceChange, QUEUE_FRAMES, ToEdge, ToWorkers, WorkerId,
 };
 use parking_lot::RwLock;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc::{self, Sender, error::TrySendError};
 
@@ -16,8 +16,8 @@ pub struct InProcessLink {
 
 #[derive(Default)]
 struct Ends {
-    edges: HashMap<EdgeId, (Sender<ToEdge>, Sender<Vec<PresenceChange>>)>,
-    workers: HashMap<WorkerId, Sender<ToWorkers>>,
+    edges: BTreeMap<EdgeId, (Sender<ToEdge>, Sender<Vec<PresenceChange>>)>,
+    workers: BTreeMap<WorkerId, Sender<ToWorkers>>,
 }
 
 fn give<T>(end: &Sender<T>, frame: T) -> Result<(), LinkError> {

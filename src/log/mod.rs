@@ -3,6 +3,7 @@
 pub mod conformance;
 pub mod embedded;
 pub mod nats;
+pub mod tick;
 
 use crate::domain::send_key::DuplicateKey;
 use bytes::Bytes;

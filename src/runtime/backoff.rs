@@ -40,7 +40,7 @@ impl Iterator for Backoff {
     fn next(&mut self) -> Option<Duration> {
         let full = self.next;
         self.next = full.saturating_mul(2).min(self.cap);
-        Some(rand::rng().random_range(full / 2..=full))
+        Some(super::random::rng().random_range(full / 2..=full))
     }
 }
 

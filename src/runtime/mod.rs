@@ -7,6 +7,7 @@ pub mod config;
 pub mod health;
 pub mod metrics;
 pub mod own_secrets;
+pub mod random;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace_context;

@@ -75,8 +75,8 @@ pub struct InboxRow {
     pub kind: ConversationType,
     pub joined: Position,
     pub left: Option<Position>,
-    /// Too large for its head to stand here: read [`Conversations::heads`].
-    pub large: bool,
+    /// The newest public event that this inbox was told of. Large groups tell only
+    /// [`Conversations::heads`], so for groups the later of the two counts.
     pub head: Option<(Position, Timestamp)>,
     /// The newest event of any kind that concerns the account, receipts included.
     pub touched: Option<Position>,

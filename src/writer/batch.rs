@@ -4,13 +4,13 @@ use crate::domain::record::{Entry, NotAnEvent};
 use crate::log::RawRecord;
 use crate::runtime::metrics::Metrics;
 use reedi_protocol::{Position, Shard};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 #[derive(Default)]
 pub struct Batch {
     pub entries: Vec<Entry>,
     /// The last position of every shard in it, void records included.
-    pub last: HashMap<Shard, Position>,
+    pub last: BTreeMap<Shard, Position>,
 }
 
 /// Decodes what was read. A record that counts for nothing still moves the watermark.

@@ -5,7 +5,7 @@ pub mod erase;
 pub mod persist;
 pub mod trim;
 
-use crate::edge::append::tick::tick;
+use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, ReadError, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
@@ -15,7 +15,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::store::{Store, StoreError, Watermarks as _};
 use persist::Persist;
 use reedi_protocol::{Position, Shard};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -71,8 +71,9 @@ impl Writer {
                     return;
                 }
                 tokio::select! {
-                    _ = owned.changed() => {}
+                    biased;
                     () = shutdown.draining() => return,
+                    _ = owned.changed() => {}
                 }
                 continue;
             }
@@ -83,8 +84,9 @@ impl Writer {
                     tracing::warn!(%error, "the writer begins anew from the watermark");
                     let pause = backoff.next().unwrap_or(Duration::from_secs(1));
                     tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
+                        biased;
                         () = shutdown.stopping() => return,
+                        () = tokio::time::sleep(pause) => {}
                     }
                 }
             }
@@ -106,17 +108,21 @@ impl Writer {
         let from = self.not_before_first(slice, from).await?;
         let mut reader = self.log.read(slice, *shards, from).await?;
         let mut persist = Persist::new(self.store.clone(), self.metrics.clone(), stored);
-        let mut moved: HashMap<Shard, Instant> = shards.iter().map(|shard| (shard, Instant::now())).collect();
+        let mut moved: BTreeMap<Shard, Instant> =
+            shards.iter().map(|shard| (shard, Instant::now())).collect();
         backoff.reset();
+        let mut idle = tokio::time::interval(TICK_IDLE / 10);
+        idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let records = tokio::select! {
-                records = reader.next(BATCH_MOST) => records?,
+                biased;
                 _ = owned.changed() => return Ok(()),
-                () = tokio::time::sleep(TICK_IDLE / 10) => {
+                _ = idle.tick() => {
                     self.tick_idle(&mut moved).await;
                     erasures.run_due(&self.log, &self.store).await;
                     continue;
                 }
+                records = reader.next(BATCH_MOST) => records?,
             };
             let now = Instant::now();
             for record in &records {
@@ -137,7 +143,7 @@ impl Writer {
         Ok(from.max(Position::from_u64(first.saturating_sub(1)).unwrap_or_default()))
     }
 
-    async fn tick_idle(&self, moved: &mut HashMap<Shard, Instant>) {
+    async fn tick_idle(&self, moved: &mut BTreeMap<Shard, Instant>) {
         let idle: Vec<Shard> =
             moved.iter().filter(|(_, at)| at.elapsed() >= TICK_IDLE).map(|(shard, _)| *shard).collect();
         for shard in idle {

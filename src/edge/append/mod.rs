@@ -2,12 +2,12 @@
 //! into the log.
 
 pub mod seal;
-pub mod tick;
 
 use super::refused::{Outcome, Refused};
 use super::watermarks::Watermarks;
 use crate::domain::record::{Body, Entry, NotAnEvent, Record, RequestDigest};
 use crate::domain::send_key::{DuplicateKey, Freshness, freshness};
+use crate::log::tick::Ticks;
 use crate::log::{Append, AppendError, Appended, Lane, Log, LogPort};
 use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
@@ -15,7 +15,6 @@ use crate::store::{Messages as _, Store};
 use reedi_protocol::text::ClientMessageId;
 use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
 use std::time::Duration;
-use tick::Ticks;
 use tokio::time::Instant;
 
 /// An answer of the log counts only within this time of the stamp: later, the record may be void for

@@ -2,6 +2,7 @@
 //! `content_stays_private`), with AES-256-GCM under a key of its conversation's own.
 
 use crate::domain::record::Sealed;
+use crate::runtime::random;
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use bytes::Bytes;
@@ -81,7 +82,7 @@ impl KeyRing {
     pub fn seal(&self, content: &Content, belonging: Belonging) -> Sealed {
         let key = &self.0[0];
         let mut nonce = [0u8; NONCE];
-        rand::rng().fill_bytes(&mut nonce);
+        random::rng().fill_bytes(&mut nonce);
         let payload = Payload { msg: content.as_str().as_bytes(), aad: &belonging.aad() };
         let cipher = cipher(key, belonging.conversation());
         // AES-GCM refuses only texts of over 64 GiB.

@@ -8,7 +8,9 @@ use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::watermarks::WAIT;
 use crate::log::AppendError;
+use crate::runtime::random;
 use crate::store::{Claimed, Conversations as _};
+use rand::RngCore;
 use reedi_protocol::command::{CreateDirect, CreateGroup};
 use reedi_protocol::resource::{ConversationType, Role};
 use reedi_protocol::text::{AvatarUrl, Name};
@@ -120,7 +122,7 @@ pub(super) async fn participants(edge: &Edge, actor: AccountId, ids: &[String]) 
 
 fn fresh_key() -> ConversationKey {
     loop {
-        let key: u64 = rand::random();
+        let key = random::rng().next_u64();
         // All zeros below the shard is the shard's own, for ticks.
         if key << 8 != 0 {
             return ConversationKey::from_u64(key);

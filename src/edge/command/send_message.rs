@@ -8,11 +8,12 @@ use crate::edge::append::{Accepted, Send};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::wire;
+use crate::runtime::random;
 use crate::store::Messages as _;
 use reedi_protocol::command::SendMessage;
 use reedi_protocol::resource::{Message, MessageType};
 use reedi_protocol::text::{ClientMessageId, Content};
-use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
 use tokio::time::Instant;
 
 /// What was sent, or had been before.
@@ -62,7 +63,7 @@ async fn send(
     key: Option<&str>,
     traceparent: Option<String>,
 ) -> Outcome<Sent> {
-    let parsed = parse(conversation, command, key)?;
+    let parsed = parse(conversation, command, key, edge.clock.now())?;
     let view = edge.views.get(conversation).await?;
     view.member(sender)?;
     edge.admission.event(sender, conversation, edge.clock.now()).await?;
@@ -79,7 +80,12 @@ async fn send(
     Ok(Sent { message: as_sent(&view, sender, parsed, accepted), duplicate: accepted.duplicate })
 }
 
-fn parse(conversation: ConversationKey, command: SendMessage, key: Option<&str>) -> Outcome<Parsed> {
+fn parse(
+    conversation: ConversationKey,
+    command: SendMessage,
+    key: Option<&str>,
+    now: Timestamp,
+) -> Outcome<Parsed> {
     if command.message_type == MessageType::System {
         return Err(Refused::invalid("/messageType", "`system` messages are made by the server alone"));
     }
@@ -102,7 +108,7 @@ fn parse(conversation: ConversationKey, command: SendMessage, key: Option<&str>)
     let pointer = if command.client_message_id.is_some() { "/clientMessageId" } else { "Idempotency-Key" };
     let client_message_id = match given {
         Some(text) => ClientMessageId::parse(text),
-        None => ClientMessageId::parse(&uuid::Uuid::now_v7().to_string()),
+        None => ClientMessageId::parse(&random::uuid_v7(now).to_string()),
     };
     Ok(Parsed {
         content,

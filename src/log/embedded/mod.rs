@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use reedi_protocol::{Epoch, Position, Shard, Timestamp};
 use segment::Segments;
 use sequencer::{Commit, Sequencer, Taken};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     commits: Option<Sender<Commit>>,
     segments: Option<Arc<Mutex<Segments>>>,
     clock_base: (Timestamp, Instant),
+    /// Held for as long as the log is open.
+    lock: Option<File>,
 }
 
 /// Why a log cannot be opened.
@@ -45,6 +48,8 @@ pub(super) struct Shared {
 pub enum OpenError {
     #[error("the log in {path} cannot be read or written: {source}")]
     Io { path: String, source: std::io::Error },
+    #[error("the log in {path} is in use: is another server running on the same folder?")]
+    InUse { path: String },
     #[error(
         "the log in {path} is damaged at byte {at}: restore it from a backup, or move the folder away to begin anew"
     )]
@@ -68,13 +73,17 @@ impl EmbeddedLog {
     /// The folder cannot be used, or what is in it is damaged before its end.
     pub fn open(folder: &Path, epoch: Epoch) -> Result<Self, OpenError> {
         std::fs::create_dir_all(folder).map_err(io_error(folder))?;
+        let lock = lock(folder)?;
         let incarnation = incarnation(folder).map_err(io_error(folder))?;
         let mut sequencer = Sequencer::new(system_now());
         let segments = Segments::open(folder, |record| sequencer.recover(record))?;
         sequencer.recovered(segments.first_sequence());
         let segments = Arc::new(Mutex::new(segments));
         let (commits, queue) = channel();
-        let log = Self::assemble(epoch, incarnation, sequencer, Some(commits), Some(segments.clone()));
+        let mut log = Self::assemble(epoch, incarnation, sequencer, Some(commits), Some(segments.clone()));
+        if let Some(shared) = Arc::get_mut(&mut log.shared) {
+            shared.lock = Some(lock);
+        }
         let shared = Arc::downgrade(&log.shared);
         std::thread::Builder::new()
             .name("reedi-log".into())
@@ -99,8 +108,19 @@ impl EmbeddedLog {
         let clock_base = (sequencer.last_time(), Instant::now());
         let (durable, _) = watch::channel(sequencer.last());
         let sequencer = Mutex::new(sequencer);
-        let shared = Shared { epoch, incarnation, sequencer, durable, commits, segments, clock_base };
+        let shared =
+            Shared { epoch, incarnation, sequencer, durable, commits, segments, clock_base, lock: None };
         Self { shared: Arc::new(shared) }
+    }
+}
+
+/// One process at a time: two would write over each other.
+fn lock(folder: &Path) -> Result<File, OpenError> {
+    let file = File::create(folder.join("lock")).map_err(io_error(folder))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: folder.display().to_string() }),
+        Err(TryLockError::Error(error)) => Err(io_error(folder)(error)),
     }
 }
 
@@ -147,22 +167,23 @@ fn write_groups(queue: &Receiver<Commit>, segments: &Mutex<Segments>, shared: &s
             segments.append(group.iter().map(|commit| &commit.record))
         };
         let Some(shared) = shared.upgrade() else { return };
-        match written {
+        let told = match written {
             Ok(()) => {
                 let last = group.last().map_or(0, |commit| commit.record.position.sequence());
                 shared.sequencer.lock().committed(group.iter().map(|c| c.record.clone()));
                 shared.durable.send_replace(last);
-                for commit in group {
-                    commit.tell(Ok(()));
-                }
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(%error, "the log cannot be written; nothing is accepted until the disk is well and the process restarted");
                 shared.sequencer.lock().poison(error.to_string());
-                for commit in group {
-                    commit.tell(Err(error.to_string()));
-                }
+                Err(error.to_string())
             }
+        };
+        // Let go before telling: whoever hears of the last commit may close the log and open it anew.
+        drop(shared);
+        for commit in group {
+            commit.tell(told.clone());
         }
     }
 }
@@ -231,7 +252,8 @@ impl LogPort for EmbeddedLog {
 
     async fn get(&self, _: Shard, position: Position) -> Result<Option<RawRecord>, ReadError> {
         let sequence = self.shared.sequence(position);
-        if sequence == 0 || sequence > *self.shared.durable.borrow() {
+        let first = self.shared.sequencer.lock().first();
+        if sequence < first || sequence > *self.shared.durable.borrow() {
             return Ok(None);
         }
         let found = reader::records_after(&self.shared, sequence - 1, 1).await?;

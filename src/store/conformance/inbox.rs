@@ -14,8 +14,8 @@ pub async fn all<S: StorePort>(store: &S) {
     an_inbox_lists_all_up_to_its_limit(store).await;
 }
 
-fn joined(account: AccountId, conversation: ConversationKey, at: u64, large: bool) -> Write {
-    Write::InboxJoined { account, conversation, kind: ConversationType::Group, at: position(at), large }
+fn joined(account: AccountId, conversation: ConversationKey, at: u64) -> Write {
+    Write::InboxJoined { account, conversation, kind: ConversationType::Group, at: position(at) }
 }
 
 fn left(account: AccountId, conversation: ConversationKey, at: u64) -> Write {
@@ -28,7 +28,6 @@ fn row(conversation: ConversationKey, at: u64) -> InboxRow {
         kind: ConversationType::Group,
         joined: position(at),
         left: None,
-        large: false,
         head: None,
         touched: None,
         read: Position::START,
@@ -54,22 +53,22 @@ pub async fn a_membership_is_its_latest_change<S: StorePort>(store: &S) {
         let account = fresh::account();
         let [once, gone, again, gone_again] = std::array::from_fn(|_| fresh::conversation());
         let writes = [
-            joined(account, once, 1, true),
-            joined(account, gone, 1, false),
+            joined(account, once, 1),
+            joined(account, gone, 1),
             left(account, gone, 5),
-            joined(account, again, 1, false),
+            joined(account, again, 1),
             left(account, again, 5),
-            joined(account, again, 9, true),
-            joined(account, gone_again, 1, true),
+            joined(account, again, 9),
+            joined(account, gone_again, 1),
             left(account, gone_again, 5),
-            joined(account, gone_again, 9, false),
+            joined(account, gone_again, 9),
             left(account, gone_again, 12),
         ];
         manner.apply(store, &writes).await;
         let wanted = [
-            InboxRow { large: true, ..row(once, 1) },
+            row(once, 1),
             InboxRow { left: Some(position(5)), ..row(gone, 1) },
-            InboxRow { large: true, ..row(again, 9) },
+            row(again, 9),
             InboxRow { left: Some(position(12)), ..row(gone_again, 9) },
         ];
         expect(store, account, &wanted, &format!("{manner:?}")).await;
@@ -87,15 +86,8 @@ pub async fn heads_and_reads_never_go_back<S: StorePort>(store: &S) {
             head_time: times[when],
         };
         let read = |at| Write::InboxRead { account, conversation, up_to: position(at) };
-        let writes = [
-            joined(account, conversation, 1, false),
-            head(2, 1),
-            head(9, 0),
-            head(4, 1),
-            read(3),
-            read(7),
-            read(5),
-        ];
+        let writes =
+            [joined(account, conversation, 1), head(2, 1), head(9, 0), head(4, 1), read(3), read(7), read(5)];
         manner.apply(store, &writes).await;
         let head = Some((position(9), times[0]));
         let wanted = InboxRow { head, read: position(7), ..row(conversation, 1) };
@@ -117,7 +109,7 @@ pub async fn only_a_joined_conversation_shows<S: StorePort>(store: &S) {
     store.mute(account, conversation, None).await.expect("it writes");
     expect(store, account, &[], "before it joined").await;
     assert_eq!(store.inbox_row(account, conversation).await, Ok(None));
-    store.apply(&[joined(account, conversation, 7, false)]).await.expect("it applies");
+    store.apply(&[joined(account, conversation, 7)]).await.expect("it applies");
     let wanted = InboxRow {
         left: Some(position(8)),
         head: Some((position(9), head_time)),
@@ -130,7 +122,7 @@ pub async fn only_a_joined_conversation_shows<S: StorePort>(store: &S) {
 pub async fn mute_stands_until_unmuted<S: StorePort>(store: &S) {
     let account = fresh::account();
     let (muted, other) = (fresh::conversation(), fresh::conversation());
-    let writes = [joined(account, muted, 1, false), joined(account, other, 1, false)];
+    let writes = [joined(account, muted, 1), joined(account, other, 1)];
     store.apply(&writes).await.expect("it applies");
     for hours in [5, 1, 9] {
         let until = Some(fresh::now().plus_millis(hours * fresh::HOUR_MS));
@@ -147,8 +139,8 @@ pub async fn mute_stands_until_unmuted<S: StorePort>(store: &S) {
 pub async fn an_inbox_lists_all_up_to_its_limit<S: StorePort>(store: &S) {
     let (account, neighbour) = (fresh::account(), fresh::account());
     let conversations: Vec<ConversationKey> = (0..120).map(|_| fresh::conversation()).collect();
-    let mut writes: Vec<Write> = conversations.iter().map(|c| joined(account, *c, 1, false)).collect();
-    writes.push(joined(neighbour, conversations[0], 1, false));
+    let mut writes: Vec<Write> = conversations.iter().map(|c| joined(account, *c, 1)).collect();
+    writes.push(joined(neighbour, conversations[0], 1));
     store.apply(&writes).await.expect("it applies");
     let wanted: Vec<InboxRow> = conversations.iter().map(|c| row(*c, 1)).collect();
     expect(store, account, &wanted, "all").await;

@@ -169,7 +169,7 @@ fn change(
         8 => Write::State { conversation, at, state: state(when, step) },
         9 => {
             let kind = ConversationType::Direct;
-            Write::InboxJoined { account, conversation, kind, at, large: step.flag }
+            Write::InboxJoined { account, conversation, kind, at }
         }
         10 => Write::InboxLeft { account, conversation, at },
         11 => Write::InboxHead { account, conversation, head: at, head_time: when },

@@ -24,7 +24,6 @@ const VERSION: u8 = 1;
 pub(super) enum Cell {
     Big(i64),
     Int(i32),
-    Bool(bool),
     Id(Uuid),
     Text(String),
     Blob(Bytes),
@@ -41,7 +40,6 @@ impl SerializeValue for Cell {
         match self {
             Self::Big(value) => SerializeValue::serialize(value, typ, writer),
             Self::Int(value) => SerializeValue::serialize(value, typ, writer),
-            Self::Bool(value) => SerializeValue::serialize(value, typ, writer),
             Self::Id(value) => SerializeValue::serialize(value, typ, writer),
             Self::Text(value) => SerializeValue::serialize(value, typ, writer),
             Self::Blob(value) => SerializeValue::serialize(&&value[..], typ, writer),
@@ -56,7 +54,6 @@ impl Cell {
         4 + match self {
             Self::Big(_) => 8,
             Self::Int(_) => 4,
-            Self::Bool(_) => 1,
             Self::Id(_) => 16,
             Self::Text(text) => text.len(),
             Self::Blob(bytes) => bytes.len(),

@@ -16,7 +16,6 @@ struct InboxCells {
     conversation: i64,
     joined: Option<i64>,
     kind: Option<i32>,
-    large: Option<bool>,
     departed: Option<i64>,
     head: Option<i64>,
     head_time: Option<i64>,
@@ -40,7 +39,6 @@ impl InboxCells {
             joined,
             // Who joined again has not left.
             left: departed.filter(|left| *left > joined),
-            large: self.large.unwrap_or_default(),
             head,
             touched: self.touched.map(position).transpose()?,
             read: self.read_to.map(position).transpose()?.unwrap_or(Position::START),

@@ -44,7 +44,7 @@ queries! {
     PutSend, Repeatable, "INSERT INTO {ks}.sends (conversation, sender, client_message_id, sent) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutHead, Repeatable, "INSERT INTO {ks}.heads (conversation, head, head_time) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutState, Repeatable, "INSERT INTO {ks}.conversations (conversation, at, state) VALUES (?, ?, ?) USING TIMESTAMP ?";
-    PutJoined, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, joined, kind, large) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ?";
+    PutJoined, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, joined, kind) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
     PutDeparted, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, departed) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutInboxHead, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, head, head_time) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
     PutInboxTouched, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, touched) VALUES (?, ?, ?) USING TIMESTAMP ?";
@@ -62,8 +62,8 @@ queries! {
     Receipts, Repeatable, "SELECT account, delivered, read FROM {ks}.receipts WHERE conversation = ?";
     State, Repeatable, "SELECT at, state FROM {ks}.conversations WHERE conversation = ?";
     Head, Repeatable, "SELECT head, head_time FROM {ks}.heads WHERE conversation = ?";
-    Inbox, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ?";
-    InboxOne, Repeatable, "SELECT conversation, joined, kind, large, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ? AND conversation = ?";
+    Inbox, Repeatable, "SELECT conversation, joined, kind, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ?";
+    InboxOne, Repeatable, "SELECT conversation, joined, kind, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ? AND conversation = ?";
     Watermarks, Repeatable, "SELECT shard, position FROM {ks}.watermarks WHERE scope = ?";
 
     ClaimDirect, Conditional, "INSERT INTO {ks}.direct_conversations (low, high, conversation) VALUES (?, ?, ?) IF NOT EXISTS";

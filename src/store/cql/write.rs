@@ -222,9 +222,9 @@ fn plain(write: &Write) -> Option<Operation> {
             let sent = vec![Cell::Blob(encode_send(*position, *digest))];
             Operation::insert(Query::PutSend, key, sent, -micros(*position)).expiring(ttl)
         }
-        Write::InboxJoined { account, conversation, kind, at, large } => {
+        Write::InboxJoined { account, conversation, kind, at } => {
             let key = vec![(*account).into(), (*conversation).into()];
-            let values = vec![(*at).into(), Cell::Int(kind_number(*kind)), Cell::Bool(*large)];
+            let values = vec![(*at).into(), Cell::Int(kind_number(*kind))];
             Operation::at(Query::PutJoined, key, values, *at)
         }
         Write::InboxLeft { account, conversation, at } => {

@@ -23,11 +23,8 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
         Write::Message { conversation, row, content } => message(tx, conversation, row, content),
         Write::EditContent { conversation, target, at, content, edited_at, expires_at } => {
             let alive = expires_at.is_none_or(|end| end > tx.now());
-            let cell = ContentCell {
-                timestamp: at.as_u64(),
-                content: alive.then_some(content),
-                edited_at: alive.then_some(edited_at),
-            };
+            let (content, edited_at) = (alive.then_some(content), alive.then_some(edited_at));
+            let cell = ContentCell { timestamp: at.as_u64(), content, edited_at };
             change_message(tx, conversation, target, |message| message.content.take_later(cell))
         }
         Write::DeleteContent { conversation, target, deleted_at, deleted_by } => {
@@ -59,13 +56,11 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
                 _ => Held::for_ever(StateValue { at, state }),
             })
         }
-        Write::InboxJoined { account, conversation, kind, at, large } => {
-            inbox(tx, account, conversation, |row| {
-                if row.joined.is_none_or(|joined| joined.at < at) {
-                    row.joined = Some(Joined { at, kind, large });
-                }
-            })
-        }
+        Write::InboxJoined { account, conversation, kind, at } => inbox(tx, account, conversation, |row| {
+            if row.joined.is_none_or(|joined| joined.at < at) {
+                row.joined = Some(Joined { at, kind });
+            }
+        }),
         Write::InboxLeft { account, conversation, at } => {
             inbox(tx, account, conversation, |row| row.left = row.left.max(Some(at)))
         }

@@ -217,20 +217,18 @@ pub struct InboxValue {
 pub struct Joined {
     pub at: Position,
     pub kind: ConversationType,
-    pub large: bool,
 }
 
 impl InboxValue {
     /// `None` where the account never joined.
     #[must_use]
     pub fn as_row(&self, conversation: ConversationKey, muted_until: Option<Timestamp>) -> Option<InboxRow> {
-        let Joined { at, kind, large } = self.joined?;
+        let Joined { at, kind } = self.joined?;
         Some(InboxRow {
             conversation,
             kind,
             joined: at,
             left: self.left.filter(|left| *left > at),
-            large,
             head: self.head.map(|h| (h.head, h.head_time)),
             touched: self.touched,
             read: self.read,

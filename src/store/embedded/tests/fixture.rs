@@ -130,7 +130,7 @@ fn others() -> Vec<Write> {
             digest: RequestDigest([8; 16]),
         },
         Write::State { conversation, at: position(2), state },
-        Write::InboxJoined { account: account_1, conversation, kind, at: position(1), large: true },
+        Write::InboxJoined { account: account_1, conversation, kind, at: position(1) },
         Write::InboxLeft { account: account_1, conversation, at: position(9) },
         Write::InboxHead { account: account_1, conversation, head, head_time },
         Write::InboxRead { account: account_1, conversation, up_to },

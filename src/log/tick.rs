@@ -1,8 +1,8 @@
 //! Ticks: a record that says nothing, so that a watermark which passes it proves that everything
 //! before it is stored (rule P4.3).
 
+use super::{Append, AppendError, Appended, Lane, Log, LogPort};
 use crate::domain::record::{Body, Record, RequestDigest};
-use crate::log::{Append, AppendError, Appended, Lane, Log, LogPort};
 use crate::runtime::clock::LogClock;
 use reedi_protocol::resource::ConversationType;
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
