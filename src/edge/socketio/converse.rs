@@ -79,6 +79,11 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
+            Step::Write(Next::Ping) => {
+                // Engine.IO asks by itself, and ends a conversation whose client is gone.
+                session.heard(present.edge.uptime_ms());
+                Ok(())
+            }
             Step::Write(Next::Frames(frames)) => pen.events(frames.iter().map(|frame| &frame.text[..])).await,
             Step::Reply(reply, in_turn) => {
                 if in_turn {
