@@ -80,7 +80,11 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
     Ok(response)
 }
 
-fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
+/// The answer to the key of an upgrade request.
+///
+/// # Errors
+/// Not an upgrade to a WebSocket of version 13.
+pub fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
     let has = |name: header::HeaderName, token: &str| {
         let value = headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
         value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -118,9 +122,9 @@ fn subprotocol(headers: &HeaderMap) -> Outcome<bool> {
 }
 
 /// A connection whose first bytes were read already.
-struct Prefixed {
-    first: bytes::Bytes,
-    io: TcpStream,
+pub struct Prefixed {
+    pub first: bytes::Bytes,
+    pub io: TcpStream,
 }
 
 impl tokio::io::AsyncRead for Prefixed {
