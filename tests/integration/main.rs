@@ -25,10 +25,13 @@ macro_rules! on_both {
 mod support;
 
 mod changes;
+mod connection;
 mod conversations;
 mod history;
 mod membership;
 mod messages;
+mod once;
 mod preferences;
 mod realtime;
 mod receipts;
+mod resume;
