@@ -13,9 +13,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Members of a conversation up to which typing and presence are told (rule P11).
-pub const TYPING_MOST: usize = 100;
-pub const PRESENCE_MOST: usize = 50;
 /// Changes of presence are told together after this time.
 const TOGETHER: Duration = Duration::from_millis(100);
 
@@ -79,7 +76,7 @@ pub async fn join(
         );
         return Err(super::refused::Refused::new(reedi_protocol::ErrorCode::InvalidValue, detail));
     }
-    if view.state.members.len() > PRESENCE_MOST {
+    if view.state.members.len() > edge.limits.presence_members {
         return Ok(Vec::new());
     }
     let others: Vec<AccountId> =
@@ -129,7 +126,7 @@ pub async fn typing(
     typing: bool,
 ) -> Outcome<()> {
     let view = edge.member_view(session.account, conversation).await?;
-    if view.state.members.len() <= TYPING_MOST {
+    if view.state.members.len() <= edge.limits.typing_members {
         let what = Fleeting::Typing { account: session.account, typing };
         let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
         if let Err(error) = edge.link.to_workers(frame).await {

@@ -18,6 +18,7 @@ pub mod rest;
 pub mod resume;
 pub mod routes;
 pub mod session;
+pub mod socketio;
 pub mod view;
 pub mod watermarks;
 pub mod wire;

@@ -4,6 +4,8 @@
 pub mod conformance;
 pub mod in_process;
 pub mod nats;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 use bytes::Bytes;
 use reedi_protocol::event::PresenceStatus;
@@ -162,6 +164,8 @@ pub trait EdgeLinkPort: Clone + Send + Sync + 'static {
 pub enum EdgeLink {
     InProcess(in_process::InProcessLink),
     Nats(nats::NatsLink),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedLink),
 }
 
 macro_rules! on_adapter {
@@ -169,6 +173,8 @@ macro_rules! on_adapter {
         match $self {
             EdgeLink::InProcess($link) => $call,
             EdgeLink::Nats($link) => $call,
+            #[cfg(feature = "simulation")]
+            EdgeLink::Simulated($link) => $call,
         }
     };
 }

@@ -118,8 +118,6 @@ settings! {
     limits: LimitsConfig = "Limits" {
         group_members = "group_members": u32, in 2..=10_000, default "1000",
             "Members of a group.";
-        large_groups_per_account = "large_groups_per_account": u32, in 1..=10_000, default "200",
-            "Groups of more than 64 members that an account may be in.";
         typing_members = "typing_members": u32, in 0..=10_000, default "100",
             "Members of a conversation up to which typing is told.";
         presence_members = "presence_members": u32, in 0..=10_000, default "50",
