@@ -81,14 +81,6 @@ impl Backend {
             }
         }
     }
-
-    /// The name at NATS, where that is what it stands on.
-    pub fn namespace(&self) -> Option<Namespace> {
-        match self {
-            Self::Embedded { .. } => None,
-            Self::Real { name, .. } => Namespace::new(name),
-        }
-    }
 }
 
 /// Limits are out of the way, unless a test is about them.
