@@ -24,6 +24,8 @@ const TRIES: usize = 5;
 /// Not allowed, or too many others changed it at the same time.
 pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, wish: &Wish) -> Outcome<View> {
     let mut view = edge.views.get(conversation).await?;
+    // Before it counts: who is no member uses up nothing of the conversation's.
+    view.member(actor)?;
     edge.admission.event(actor, conversation, edge.clock.now()).await?;
     let mut expected = view.control;
     for _ in 0..TRIES {
