@@ -80,6 +80,8 @@ pub struct Session {
     pub account: AccountId,
     pub device: Option<DeviceId>,
     expires_at_ms: AtomicU64,
+    /// When it came, by the log's clock in milliseconds since 1970.
+    came_ms: AtomicU64,
     /// When the client last sent anything, in milliseconds of this edge's uptime.
     heard_ms: AtomicU64,
     /// When it was last asked for a sign of life, likewise.
@@ -103,6 +105,7 @@ impl Session {
             account: identity.account,
             device: identity.device,
             expires_at_ms: AtomicU64::new(identity.expires_at.as_millis()),
+            came_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             asked_ms: AtomicU64::new(0),
             patient: AtomicU32::new(0),
@@ -259,6 +262,15 @@ impl Session {
         self.expires_at_ms.store(expires_at.as_millis(), Ordering::Relaxed);
     }
 
+    pub fn came(&self, at: Timestamp) {
+        self.came_ms.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn came_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.came_ms.load(Ordering::Relaxed))
+    }
+
     pub fn heard(&self, uptime_ms: u64) {
         self.heard_ms.store(uptime_ms, Ordering::Relaxed);
     }
@@ -276,7 +288,7 @@ impl Session {
 
     /// Asks for a sign of life if nothing was heard for `silence_ms` and it was not asked since.
     pub fn ping_if_silent(&self, uptime_ms: u64, silence_ms: u64) {
-        let due = |since: &AtomicU64| since.load(Ordering::Relaxed) + silence_ms <= uptime_ms;
+        let due = |since: &AtomicU64| since.load(Ordering::Relaxed).saturating_add(silence_ms) <= uptime_ms;
         if due(&self.heard_ms) && due(&self.asked_ms) {
             self.asked_ms.store(uptime_ms, Ordering::Relaxed);
             self.outbox.lock().ping = true;

@@ -3,6 +3,7 @@
 
 use super::Door;
 use super::enter::{Entered, Whole};
+use super::front::Ending;
 use super::goodbye::{Goodbye, comes_back};
 use super::inbox::{Asked, Asking, Inbox};
 use crate::edge::command::socket;
@@ -53,6 +54,7 @@ enum End {
 pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
     let Some(entered) = socket.extensions.get::<Entered>() else { return };
     let Some(present) = entered.take_present() else { return };
+    let conversation = door.conversations.token();
     let pen = Pen { socket };
     match converse(&present, &pen, &entered.inbox).await {
         End::Gone => finish(&present, &entered.inbox).await,
@@ -60,7 +62,9 @@ pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
             entered.inbox.close();
             pen.socket.extensions.remove::<Entered>();
             drop(present);
-            end(&door, &pen, &close).await;
+            let ending = end(&door, &pen, &close).await;
+            drop(conversation);
+            door.let_go(ending).await;
         }
     }
 }
@@ -79,12 +83,9 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
-            // Engine.IO pings by itself, and ends this when nothing comes back.
-            Step::Write(Next::Ping) => {
-                session.heard(present.edge.uptime_ms());
-                Ok(())
-            }
             Step::Write(Next::Frames(frames)) => pen.events(frames.iter().map(|frame| &frame.text[..])).await,
+            // Its transport asks for signs of life by itself.
+            Step::Write(Next::Ping) => Ok(()),
             Step::Reply(reply, in_turn) => {
                 if in_turn {
                     running = None;
@@ -148,8 +149,9 @@ async fn finish(present: &Present, inbox: &Inbox) {
 
 /// Tells the client why its session ends, and ends it: the connection where it is to come back by
 /// itself, as Socket.IO's clients do after a broken one, else the namespace, after which they stay away.
-async fn end(door: &Door, pen: &Pen, close: &Close) {
+async fn end(door: &Door, pen: &Pen, close: &Close) -> Ending {
     door.edge.metrics.closed(close.code);
+    let ending = door.ending(&pen.socket);
     let goodbye = async {
         if let Ok(data) = to_raw_value(&Goodbye::new(close)) {
             let within = Instant::now() + GOODBYE_WITHIN;
@@ -162,9 +164,10 @@ async fn end(door: &Door, pen: &Pen, close: &Close) {
         Ok::<(), End>(())
     };
     if goodbye.await.is_err() || comes_back(close.code) {
-        door.hang_up(&pen.socket).await;
+        door.hang_up(&ending).await;
     }
-    // What is left of it is seen off where it has left.
+    // Who leaves the namespace is seen off where it has left.
+    ending
 }
 
 /// Writes to one client.

@@ -5,9 +5,10 @@ use futures_util::task::AtomicWaker;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 /// Stages of a wire's end; it begins at 0.
 const DEAF: u8 = 1;
@@ -16,6 +17,10 @@ const GONE: u8 = 2;
 #[derive(Default)]
 struct State {
     stage: AtomicU8,
+    /// Bytes written, and how many of them had been when all was flushed last.
+    written: AtomicU64,
+    flushed: AtomicU64,
+    told: Notify,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -25,8 +30,24 @@ struct State {
 pub struct Cut(Arc<State>);
 
 impl Cut {
-    /// Nothing is heard any more. Whoever serves the connection takes that for its end, writes what
-    /// waits and says goodbye.
+    /// How much was written until now.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::SeqCst)
+    }
+
+    /// Waits until more than `before` was written, and is on its way.
+    pub async fn flushed(&self, before: u64) {
+        loop {
+            let told = self.0.told.notified();
+            if self.0.flushed.load(Ordering::SeqCst) > before {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Nothing is heard any more, which whoever serves the connection takes for its end.
     pub fn end(&self) {
         self.to(DEAF);
     }
@@ -90,11 +111,16 @@ impl<S: AsyncWrite + Unpin, K: Unpin> Wire<S, K> {
 
 impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes))
+        let written = ready!(self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes)))?;
+        self.cut.0.written.fetch_add(written as u64, Ordering::SeqCst);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unless_gone(cx, AsyncWrite::poll_flush)
+        ready!(self.unless_gone(cx, AsyncWrite::poll_flush))?;
+        self.cut.0.flushed.store(self.cut.written(), Ordering::SeqCst);
+        self.cut.0.told.notify_waiters();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -112,6 +138,10 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(16);
         let cut = Cut::default();
         let mut wire = Wire::new(server, cut.clone(), ());
+        let flushed = tokio::spawn({
+            let cut = cut.clone();
+            async move { cut.flushed(0).await }
+        });
         let reading = tokio::spawn(async move {
             let mut heard = Vec::new();
             wire.read_to_end(&mut heard).await.map(|_| (heard, wire))
@@ -124,6 +154,10 @@ mod tests {
         }
         let (_, mut wire) = reading.await.unwrap().unwrap();
         wire.write_all(b"goodbye").await.unwrap();
+        assert_eq!(cut.written(), 7);
+        assert!(!flushed.is_finished());
+        wire.flush().await.unwrap();
+        flushed.await.unwrap();
         let mut told = [0; 7];
         client.read_exact(&mut told).await.unwrap();
         assert_eq!(&told, b"goodbye");
