@@ -83,11 +83,6 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
-            // Engine.IO pings by itself, and ends this when nothing comes back.
-            Step::Write(Next::Ping) => {
-                session.heard(present.edge.uptime_ms());
-                Ok(())
-            }
             Step::Write(Next::Frames(frames)) => pen.events(frames.iter().map(|frame| &frame.text[..])).await,
             // Its transport asks for signs of life by itself.
             Step::Write(Next::Ping) => Ok(()),

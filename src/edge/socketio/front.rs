@@ -93,7 +93,7 @@ impl Door {
             refused.retry_after = Some(RETRY_WAITING_S);
             refused
         })?;
-        let bearer = bearer(&parts).map(str::to_owned);
+        let bearer = bearer(&parts.headers)?.map(str::to_owned);
         let mut request = axum::http::Request::new(());
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;
