@@ -94,7 +94,9 @@ impl FanOut {
                 continue;
             }
             known.prompt = false;
-            known.last_sent = tokio::time::Instant::now();
+            if touched.is_none() {
+                known.all_told = tokio::time::Instant::now();
+            }
             batches.push((edge, ToEdge::Batch { worker, routes: known.version, coverage, events }));
         }
         // Of edges that are gone.
