@@ -1,6 +1,7 @@
 //! Roles: what a process is made of. The only place that names concrete adapters.
 
 pub mod cluster;
+pub mod process;
 pub mod single;
 
 use crate::delivery::Delivery;
@@ -9,6 +10,7 @@ use crate::edge::append::seal::KeyRing;
 use crate::edge::authenticate::{Signer, Verifier, VerifierError};
 use crate::edge::rest::Api;
 use crate::edge::session::OutboxLimits;
+use crate::edge::socketio::SocketIoDoor;
 use crate::edge::{Edge, Parts, drain, listener, rest};
 use crate::edge_link::{EdgeLink, LinkError, WorkerId};
 use crate::log::Log;
@@ -63,6 +65,10 @@ pub enum RoleError {
     Cql(String),
     #[error("the edge link is away: {0}")]
     Link(#[from] LinkError),
+    #[error("REEDI_SEAL_KEYS is needed: content is sealed with them")]
+    SealKeys,
+    #[error("{0:?} cannot name anything at NATS")]
+    NatsName(String),
     #[error("the platform cannot be asked for people: {0}")]
     People(String),
 }
@@ -82,6 +88,7 @@ pub struct Shared {
 }
 
 /// What an edge needs besides.
+#[derive(Clone)]
 pub struct EdgeParts {
     pub presence: PresenceStore,
     pub rate_limit: RateLimit,
@@ -131,7 +138,8 @@ pub async fn start_edge(
     });
     edge.start().await?;
     watch_readiness(edge.clone(), &shared.readiness);
-    let router = rest::router(Api { edge: edge.clone(), signer });
+    let door = SocketIoDoor::open(edge.clone());
+    let router = rest::router(Api { edge: edge.clone(), signer }).merge(door.router());
     let router = router.layer(rest::cors(&config.process.cors_origins));
     let (served, shutdown) = (edge.clone(), shared.shutdown.clone());
     let running = tokio::spawn(async move {
@@ -141,6 +149,7 @@ pub async fn start_edge(
         let saying_goodbye = async move {
             draining.draining().await;
             drain::drain(served, window).await;
+            door.close().await;
         };
         tokio::join!(serving, saying_goodbye);
     });
@@ -209,6 +218,8 @@ fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::R
 fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
     Limits {
         group_members: config.group_members as usize,
+        typing_members: config.typing_members as usize,
+        presence_members: config.presence_members as usize,
         account: Rate { per_second: config.account_rate, burst: config.account_burst },
         conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
         sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },

@@ -243,7 +243,12 @@ impl Consumer {
 
     async fn heartbeat(&mut self) {
         self.routes.forget_silent();
-        if heartbeat_is_due(&mut self.routes, &self.shards) {
+        let shards = &self.shards;
+        let due = self.routes.edges().any(|(_, edge)| {
+            edge.told_all.elapsed() >= HEARTBEAT_IDLE
+                || shards.iter().any(|(shard, s)| edge.sent.get(shard).is_none_or(|sent| *sent < s.pushed))
+        });
+        if due {
             self.flush(false).await;
         }
     }
@@ -335,89 +340,10 @@ impl Consumer {
     }
 }
 
-/// Whether some edge must hear of all shards: of one that moved without an event for it, or of any,
-/// since it takes a shard that it does not hear of for deaf, however busy the others are.
-fn heartbeat_is_due(routes: &mut Routes, shards: &BTreeMap<Shard, Standing>) -> bool {
-    routes.edges().any(|(_, edge)| {
-        edge.all_told.elapsed() >= HEARTBEAT_IDLE
-            || shards.iter().any(|(shard, s)| edge.sent.get(shard).is_none_or(|sent| *sent < s.pushed))
-    })
-}
-
 /// The next records; with nothing owned there are none.
 async fn next(reader: &mut Option<Reader>) -> Result<Vec<RawRecord>, ReadError> {
     match reader {
         Some(reader) => reader.next(BATCH_MOST).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::record::{Body, Record, RequestDigest};
-    use crate::edge_link::in_process::InProcessLink;
-    use crate::edge_link::{EdgeLink, Generation, WorkerId};
-    use crate::runtime::metrics::Metrics;
-    use reedi_protocol::resource::ConversationType;
-    use reedi_protocol::{ConversationKey, Epoch, Timestamp};
-
-    fn at(sequence: u64) -> Position {
-        Position::new(Epoch::FIRST, sequence).unwrap_or_default()
-    }
-
-    fn record(shard: u8, sequence: u64) -> (RawRecord, Entry) {
-        let conversation = ConversationKey::from_u64(u64::from(shard) << 56 | 1);
-        let record = Record {
-            conversation,
-            kind: ConversationType::Direct,
-            actor: AccountId::new(uuid::Uuid::from_u128(1)),
-            stamp: Timestamp::default(),
-            digest: RequestDigest([0; 16]),
-            audience: None,
-            body: Body::Tick,
-        };
-        let raw = RawRecord {
-            position: at(sequence),
-            log_time: Timestamp::default(),
-            conversation,
-            is_control: false,
-            payload: record.encode(),
-            traceparent: None,
-        };
-        (raw, Entry { position: at(sequence), log_time: Timestamp::default(), record })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_quiet_shard_is_heard_of_beside_a_busy_one() {
-        let (edge, worker, account) = (EdgeId(7), WorkerId(1), AccountId::new(uuid::Uuid::from_u128(2)));
-        let link = InProcessLink::default();
-        let (mut frames, _presence) = link.listen_as_edge(edge).await.unwrap();
-        let (link, metrics) = (EdgeLink::InProcess(link), Metrics::new());
-        let standing = Standing { generation: Generation(1), pushed: at(1), read: at(1) };
-        let mut shards = BTreeMap::from([(Shard(1), standing), (Shard(2), standing)]);
-        let (mut routes, mut fan_out) = (Routes::default(), FanOut::default());
-        routes.snapshot(edge, 1, vec![account], std::iter::empty().collect());
-        let mut heard_of_quiet = Instant::now();
-        for sequence in 2..300 {
-            tokio::time::advance(HEARTBEAT_BUSY).await;
-            let (raw, entry) = record(1, sequence);
-            fan_out.add(&routes, &raw, &entry, &[account]);
-            if let Some(busy) = shards.get_mut(&Shard(1)) {
-                busy.pushed = at(sequence);
-            }
-            fan_out.flush(worker, &link, &mut routes, &shards, &metrics, true).await;
-            if heartbeat_is_due(&mut routes, &shards) {
-                fan_out.flush(worker, &link, &mut routes, &shards, &metrics, false).await;
-            }
-            while let Ok(frame) = frames.try_recv() {
-                let ToEdge::Batch { coverage, .. } = frame else { continue };
-                if coverage.iter().any(|range| range.shard == Shard(2)) {
-                    heard_of_quiet = Instant::now();
-                }
-            }
-            let silent = heard_of_quiet.elapsed();
-            assert!(silent <= HEARTBEAT_IDLE + HEARTBEAT_BUSY, "nothing of it for {silent:?}");
-        }
     }
 }

@@ -13,6 +13,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub group_members: usize,
+    /// Members of a conversation up to which typing and presence are told.
+    pub typing_members: usize,
+    pub presence_members: usize,
     pub account: Rate,
     pub conversation: Rate,
     /// Tries to sign up or log in from one address.

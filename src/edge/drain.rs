@@ -1,6 +1,7 @@
 //! Drain: sending clients elsewhere, spread so that they do not all come back at once.
 
 use super::Edge;
+use crate::edge_link::{EdgeLinkPort, ToWorkers};
 use crate::runtime::random;
 use rand::Rng;
 use reedi_protocol::CloseCode;
@@ -29,4 +30,6 @@ pub async fn drain(edge: Arc<Edge>, window: Duration) {
         session.close(CloseCode::Restarting, reason(0));
         tokio::time::sleep(each.min(Duration::from_millis(100))).await;
     }
+    // Workers that do not hear it forget this edge after its silence.
+    let _ = edge.link.to_workers(ToWorkers::Bye { edge: edge.id }).await;
 }

@@ -18,6 +18,10 @@ const HEAD_BYTES: usize = 16 * 1_024;
 /// How long requests that were begun may take once this server leaves.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long a client may leave what it was sent unacknowledged, or its window shut: longer than any
+/// write of ours waits, and short of a phone's way through a tunnel.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
+
 /// Serves `router` until `stop`, then finishes what was begun.
 pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
     let (leaving, connections) = (CancellationToken::new(), TaskTracker::new());
@@ -38,6 +42,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         };
         // Small frames go out at once: they are what people wait for.
         let _ = stream.set_nodelay(true);
+        give_up_on_deaf(&stream);
         let router = router.clone();
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert::<ConnectInfo<SocketAddr>>(ConnectInfo(from));
@@ -68,4 +73,13 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     leaving.cancel();
     connections.close();
     let _ = tokio::time::timeout(FINISH_WITHIN, connections.wait()).await;
+}
+
+/// Lets the system end a connection whose client stopped reading or is gone: not every writer has a
+/// time limit of its own.
+fn give_up_on_deaf(stream: &tokio::net::TcpStream) {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN)) {
+        tracing::debug!(%error, "a connection cannot be given a time limit");
+    }
 }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::Answer;
-use reedi_protocol::{Checkpoint, ConversationKey, Position, limits};
+use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -31,6 +31,7 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     };
     let cursors = cursors(command)?;
     let up_to = session.begin_resume(|| edge.coverage.lock().through());
+    let up_to = up_to.ok_or_else(|| Refused::new(ErrorCode::Conflict, "A resume is going on already."))?;
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     let mut ahead = 0;
     let end = match replayed {

@@ -8,12 +8,15 @@ use reedi_protocol::{
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Conversations that one session may have joined at once.
 pub const JOINED_MOST: usize = 100;
+
+/// Commands of one session that may wait for others at once.
+pub const PATIENT_MOST: u32 = 16;
 
 /// A frame for a client, encoded once for all who get it: `{"event":NAME,"data":DATA}`.
 #[derive(Clone, Debug)]
@@ -54,12 +57,16 @@ struct Outbox {
     close: Option<Close>,
     /// Whether an event went out since the last checkpoint frame.
     told: bool,
+    /// Whether the client is to be asked for a sign of life.
+    ping: bool,
 }
 
 /// What a connection does next.
 pub enum Next {
     /// Write these, in order.
     Frames(Vec<OutFrame>),
+    /// Ask the client for a sign of life.
+    Ping,
     /// Close with this.
     Close(Close),
 }
@@ -69,8 +76,13 @@ pub struct Session {
     pub account: AccountId,
     pub device: Option<DeviceId>,
     expires_at_ms: AtomicU64,
+    /// When it came, by the log's clock in milliseconds since 1970.
+    came_ms: AtomicU64,
     /// When the client last sent anything, in milliseconds of this edge's uptime.
     heard_ms: AtomicU64,
+    /// When it was last asked for a sign of life, likewise.
+    asked_ms: AtomicU64,
+    patient: AtomicU32,
     limits: OutboxLimits,
     outbox: Mutex<Outbox>,
     wake: Notify,
@@ -87,7 +99,10 @@ impl Session {
             account: identity.account,
             device: identity.device,
             expires_at_ms: AtomicU64::new(identity.expires_at.as_millis()),
+            came_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
+            asked_ms: AtomicU64::new(0),
+            patient: AtomicU32::new(0),
             limits,
             outbox: Mutex::new(Outbox { held: Some(Box::new(held)), ..Outbox::default() }),
             wake: Notify::new(),
@@ -141,13 +156,17 @@ impl Session {
     }
 
     /// The client asked to resume. Gives the place up to which to replay: where the session began, if
-    /// nothing has been told yet, else `now`. Live frames wait from here on.
-    pub fn begin_resume(&self, now: impl FnOnce() -> Checkpoint) -> Checkpoint {
+    /// nothing has been told yet, else `now`. Live frames wait from here on. `None` while an earlier
+    /// resume is going on.
+    pub fn begin_resume(&self, now: impl FnOnce() -> Checkpoint) -> Option<Checkpoint> {
         let mut outbox = self.outbox.lock();
+        if outbox.held.as_ref().is_some_and(|held| held.resuming) {
+            return None;
+        }
         let baseline = outbox.held.as_mut().and_then(|held| held.baseline.clone()).unwrap_or_else(now);
         let held = Held { since: Instant::now(), baseline: Some(baseline.clone()), resuming: true };
         outbox.held = Some(Box::new(held));
-        baseline
+        Some(baseline)
     }
 
     /// Lets live frames go, those after the baseline.
@@ -216,6 +235,9 @@ impl Session {
         if let Some(close) = &outbox.close {
             return Some(Next::Close(close.clone()));
         }
+        if std::mem::take(&mut outbox.ping) {
+            return Some(Next::Ping);
+        }
         if outbox.held.is_some() || outbox.frames.is_empty() {
             return None;
         }
@@ -233,13 +255,46 @@ impl Session {
         self.expires_at_ms.store(expires_at.as_millis(), Ordering::Relaxed);
     }
 
+    pub fn came(&self, at: Timestamp) {
+        self.came_ms.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn came_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.came_ms.load(Ordering::Relaxed))
+    }
+
     pub fn heard(&self, uptime_ms: u64) {
         self.heard_ms.store(uptime_ms, Ordering::Relaxed);
+    }
+
+    /// The client's transport has a heartbeat of its own and ends the session when it stops: the sweep
+    /// need not listen for it.
+    pub fn heard_by_transport(&self) {
+        self.heard_ms.store(u64::MAX, Ordering::Relaxed);
     }
 
     #[must_use]
     pub fn heard_ms(&self) -> u64 {
         self.heard_ms.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a sign of life if nothing was heard for `silence_ms` and it was not asked since.
+    pub fn ping_if_silent(&self, uptime_ms: u64, silence_ms: u64) {
+        let due = |since: &AtomicU64| since.load(Ordering::Relaxed).saturating_add(silence_ms) <= uptime_ms;
+        if due(&self.heard_ms) && due(&self.asked_ms) {
+            self.asked_ms.store(uptime_ms, Ordering::Relaxed);
+            self.outbox.lock().ping = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Begins a command that may wait for others; `None` if [`PATIENT_MOST`] do already.
+    pub fn begin_patient(self: &Arc<Self>) -> Option<Patient> {
+        let begun = self
+            .patient
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < PATIENT_MOST).then_some(n + 1));
+        begun.ok().map(|_| Patient(self.clone()))
     }
 
     /// False where it has joined too many.
@@ -272,6 +327,15 @@ impl Session {
     #[must_use]
     pub fn waiting_frames(&self) -> usize {
         self.outbox.lock().frames.len()
+    }
+}
+
+/// A command of a session that waits, counted for as long as this lives.
+pub struct Patient(Arc<Session>);
+
+impl Drop for Patient {
+    fn drop(&mut self) {
+        self.0.patient.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -324,7 +388,8 @@ mod tests {
         session.begin_after(after(2));
         session.push(frame(3));
         let baseline = session.begin_resume(|| unreachable!("nothing has been told yet"));
-        assert_eq!(baseline, after(2));
+        assert_eq!(baseline, Some(after(2)));
+        assert_eq!(session.begin_resume(Checkpoint::default), None, "one at a time");
         session.spoke();
         assert!(!session.release_unless_resuming(std::time::Duration::ZERO));
         session.push(frame(4));
@@ -333,6 +398,18 @@ mod tests {
         session.push_ahead(frame(2), &mut ahead);
         session.release();
         assert_eq!(written(&session), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn a_silent_client_is_asked_once() {
+        let session = session(2);
+        session.heard(1_000);
+        session.ping_if_silent(30_999, 30_000);
+        assert!(session.try_next().is_none());
+        session.ping_if_silent(31_000, 30_000);
+        assert!(matches!(session.try_next(), Some(Next::Ping)));
+        session.ping_if_silent(32_000, 30_000);
+        assert!(session.try_next().is_none());
     }
 
     #[test]

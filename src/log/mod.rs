@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod embedded;
 pub mod nats;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 pub mod tick;
 
 use crate::domain::send_key::DuplicateKey;
@@ -225,12 +227,16 @@ pub trait LogReader: Send + 'static {
 pub enum Log {
     Embedded(embedded::EmbeddedLog),
     Nats(nats::NatsLog),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedLog),
 }
 
 /// A reader of it.
 pub enum Reader {
     Embedded(embedded::EmbeddedReader),
     Nats(nats::NatsReader),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedReader),
 }
 
 macro_rules! on_adapter {
@@ -238,6 +244,8 @@ macro_rules! on_adapter {
         match $self {
             Log::Embedded($log) => $call,
             Log::Nats($log) => $call,
+            #[cfg(feature = "simulation")]
+            Log::Simulated($log) => $call,
         }
     };
 }
@@ -257,6 +265,8 @@ impl LogPort for Log {
         match self {
             Log::Embedded(log) => Ok(Reader::Embedded(log.read(slice, shards, after).await?)),
             Log::Nats(log) => Ok(Reader::Nats(log.read(slice, shards, after).await?)),
+            #[cfg(feature = "simulation")]
+            Log::Simulated(log) => Ok(Reader::Simulated(log.read(slice, shards, after).await?)),
         }
     }
 
@@ -286,6 +296,8 @@ impl LogReader for Reader {
         match self {
             Reader::Embedded(reader) => reader.next(most).await,
             Reader::Nats(reader) => reader.next(most).await,
+            #[cfg(feature = "simulation")]
+            Reader::Simulated(reader) => reader.next(most).await,
         }
     }
 }

@@ -35,6 +35,9 @@ impl Owned {
     }
 }
 
+/// How long an answer about leases may take; all are asked for at once.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 struct Held {
     lease: Lease,
     renewed: Instant,
@@ -99,14 +102,21 @@ impl Keeper {
 
     async fn renew(&self, held: &mut BTreeMap<u16, Held>) {
         let due = Duration::from_millis(RENEW_MS);
+        // Counted from before the request: the lease cannot run out sooner.
+        let asked = Instant::now();
+        let renewals = held.iter().filter(|(_, held)| held.renewed.elapsed() >= due).map(|(unit, held)| {
+            let (unit, lease) = (*unit, held.lease);
+            async move {
+                let renewal = self.ownership.renew(&lease, &self.worker);
+                (unit, tokio::time::timeout(ANSWER_WITHIN, renewal).await)
+            }
+        });
         let mut lost = Vec::new();
-        for (unit, held) in held.iter_mut().filter(|(_, held)| held.renewed.elapsed() >= due) {
-            // Counted from before the request: the lease cannot run out sooner.
-            let asked = Instant::now();
-            match self.ownership.renew(&held.lease, &self.worker).await {
-                Ok(lease) => *held = Held { lease, renewed: asked },
-                Err(OwnershipError::Lost) => lost.push(*unit),
-                Err(OwnershipError::Unavailable(_)) => {}
+        for (unit, renewed) in futures_util::future::join_all(renewals).await {
+            match renewed {
+                Ok(Ok(lease)) => drop(held.insert(unit, Held { lease, renewed: asked })),
+                Ok(Err(OwnershipError::Lost)) => lost.push(unit),
+                Ok(Err(OwnershipError::Unavailable(_))) | Err(_) => {}
             }
         }
         for unit in lost {

@@ -4,6 +4,8 @@ pub mod conformance;
 pub mod in_process;
 pub mod keep;
 pub mod nats;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 use crate::edge_link::Generation;
 use crate::log::ShardSet;
@@ -155,6 +157,8 @@ pub trait OwnershipPort: Clone + Send + Sync + 'static {
 pub enum Ownership {
     InProcess(in_process::InProcessOwnership),
     Nats(nats::NatsOwnership),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedOwnership),
 }
 
 macro_rules! dispatch {
@@ -164,6 +168,8 @@ macro_rules! dispatch {
                 match self {
                     Ownership::InProcess(ownership) => ownership.$name($($arg),*).await,
                     Ownership::Nats(ownership) => ownership.$name($($arg),*).await,
+                    #[cfg(feature = "simulation")]
+                    Ownership::Simulated(ownership) => ownership.call(ownership.inner.$name($($arg),*)).await,
                 }
             })*
         }

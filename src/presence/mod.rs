@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod in_memory;
 pub mod redis;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 use crate::edge_link::EdgeId;
 use reedi_protocol::{AccountId, Timestamp};
@@ -64,6 +66,8 @@ pub trait PresencePort: Clone + Send + Sync + 'static {
 pub enum PresenceStore {
     InMemory(in_memory::InMemoryPresence),
     Redis(redis::RedisPresence),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedRedis),
 }
 
 impl PresenceStore {
@@ -73,6 +77,8 @@ impl PresenceStore {
         match self {
             PresenceStore::InMemory(_) => false,
             PresenceStore::Redis(presence) => presence.degraded(),
+            #[cfg(feature = "simulation")]
+            PresenceStore::Simulated(_) => false,
         }
     }
 }
@@ -82,6 +88,8 @@ macro_rules! on_adapter {
         match $self {
             PresenceStore::InMemory($p) => $call,
             PresenceStore::Redis($p) => $call,
+            #[cfg(feature = "simulation")]
+            PresenceStore::Simulated($p) => $call,
         }
     };
 }

@@ -85,6 +85,8 @@ pub fn gcra(tat_us: Option<u64>, now_us: u64, rate: Rate) -> Result<u64, u64> {
 pub enum RateLimit {
     InMemory(in_memory::InMemoryRateLimit),
     Redis(SharedRateLimit),
+    #[cfg(feature = "simulation")]
+    Simulated(crate::presence::simulated::SimulatedRedis),
 }
 
 /// Limits over all edges as long as Redis answers. While it does not, each edge limits by itself, with
@@ -108,6 +110,8 @@ impl RateLimit {
         match self {
             RateLimit::InMemory(_) => false,
             RateLimit::Redis(limit) => limit.shared.degraded(),
+            #[cfg(feature = "simulation")]
+            RateLimit::Simulated(_) => false,
         }
     }
 
@@ -117,6 +121,8 @@ impl RateLimit {
         match self {
             RateLimit::InMemory(_) => 0,
             RateLimit::Redis(limit) => limit.fallbacks.load(Relaxed),
+            #[cfg(feature = "simulation")]
+            RateLimit::Simulated(_) => 0,
         }
     }
 }
@@ -125,6 +131,8 @@ impl RateLimitPort for RateLimit {
     async fn take(&self, subject: Subject, rate: Rate, now: Timestamp) -> Result<Decision, RateLimitError> {
         match self {
             RateLimit::InMemory(limit) => limit.take(subject, rate, now).await,
+            #[cfg(feature = "simulation")]
+            RateLimit::Simulated(limit) => limit.take(subject, rate, now).await,
             RateLimit::Redis(limit) => match limit.shared.take(subject, rate, now).await {
                 Ok(decision) => Ok(decision),
                 Err(_) => {

@@ -4,6 +4,8 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "simulation")]
+pub mod fault;
 pub mod health;
 pub mod metrics;
 pub mod own_secrets;

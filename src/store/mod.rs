@@ -3,6 +3,8 @@
 pub mod conformance;
 pub mod cql;
 pub mod embedded;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 use crate::domain::conversation::ConversationState;
 use crate::domain::record::{Record, RequestDigest, Sealed};
@@ -345,6 +347,8 @@ pub trait StorePort:
 pub enum Store {
     Embedded(embedded::EmbeddedStore),
     Cql(cql::CqlStore),
+    #[cfg(feature = "simulation")]
+    Simulated(simulated::SimulatedStore),
 }
 
 /// Implements a trait of the port for [`Store`] by asking the adapter that it is.
@@ -355,13 +359,25 @@ macro_rules! dispatch {
                 match self {
                     Store::Embedded(store) => $trait::$name(store $(, $arg)*).await,
                     Store::Cql(store) => $trait::$name(store $(, $arg)*).await,
+                    #[cfg(feature = "simulation")]
+                    Store::Simulated(store) => store.call($trait::$name(&store.inner $(, $arg)*)).await,
                 }
             })*
         }
     };
 }
 
-dispatch!(Writes { fn apply(&self, writes: &[Write]) -> StoreResult<()>; });
+impl Writes for Store {
+    async fn apply(&self, writes: &[Write]) -> StoreResult<()> {
+        match self {
+            Store::Embedded(store) => store.apply(writes).await,
+            Store::Cql(store) => store.apply(writes).await,
+            #[cfg(feature = "simulation")]
+            Store::Simulated(store) => store.apply(writes).await,
+        }
+    }
+}
+
 dispatch!(Messages {
     fn message(&self, conversation: ConversationKey, position: Position) -> StoreResult<Option<StoredMessage>>;
     fn messages(&self, conversation: ConversationKey, range: Range, order: Order, limit: usize) -> StoreResult<Vec<StoredMessage>>;
@@ -410,6 +426,8 @@ impl StorePort for Store {
         match self {
             Store::Embedded(store) => store.ping().await,
             Store::Cql(store) => store.ping().await,
+            #[cfg(feature = "simulation")]
+            Store::Simulated(store) => store.call(store.inner.ping()).await,
         }
     }
 }

@@ -111,15 +111,18 @@ impl Writer {
         let mut moved: BTreeMap<Shard, Instant> =
             shards.iter().map(|shard| (shard, Instant::now())).collect();
         backoff.reset();
+        let mut idle = tokio::time::interval(TICK_IDLE / 10);
+        idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let records = tokio::select! {
-                records = reader.next(BATCH_MOST) => records?,
+                biased;
                 _ = owned.changed() => return Ok(()),
-                () = tokio::time::sleep(TICK_IDLE / 10) => {
+                _ = idle.tick() => {
                     self.tick_idle(&mut moved).await;
                     erasures.run_due(&self.log, &self.store).await;
                     continue;
                 }
+                records = reader.next(BATCH_MOST) => records?,
             };
             let now = Instant::now();
             for record in &records {

@@ -2,6 +2,7 @@
 # usage: node.sh [--state DIR] kill NAME       kill -9
 #        node.sh [--state DIR] stop NAME       hold it (SIGSTOP); cont NAME lets it go on
 #        node.sh [--state DIR] restart NAME    ask it to end if it runs, start it on its data, wait until it answers
+#        node.sh [--state DIR] wait NAME       wait until it answers and is with the others again
 #        node.sh [--state DIR] pid NAME        print its process id
 #        node.sh [--state DIR] list            print the names, one a line: nats-1, cassandra-3, redis-1, valkey-2, ...
 set -euo pipefail
@@ -31,5 +32,6 @@ case $action in
     launch "$name"
     wait_ready "$name" alone || { tail -n 30 "$state/$name/log" >&2; die "$name did not come back"; }
     ;;
+  wait) known; wait_ready "$name" || die "$name is not with the others" ;;
   *) sed -n '2,/^set /{s/^# \{0,1\}//;/^set /!p}' "$0"; exit 2 ;;
 esac

@@ -13,7 +13,7 @@ use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
 use crate::store::{Messages as _, Store};
 use reedi_protocol::text::ClientMessageId;
-use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Shard, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -129,13 +129,33 @@ impl Appender {
     /// by now is stored.
     async fn earlier(&self, send: &Send<'_>) -> Outcome<Option<Accepted>> {
         let shard = send.conversation.shard();
-        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
-        self.watermarks.passed(shard, after_now).await?;
+        self.stored_up_to_now(shard).await?;
         let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;
         let Some(sent) = sent else { return Ok(None) };
         let stored = self.store.message(send.conversation, sent.position).await?;
         let stamp = stored.map_or(self.clock.now(), |message| message.row.timestamp);
         same_request(send, sent.digest, sent.position, stamp).map(Some)
+    }
+
+    /// Waits until everything that the log has by now of a shard is stored.
+    ///
+    /// # Errors
+    /// The log did not take a tick, or the store has not caught up.
+    pub async fn stored_up_to_now(&self, shard: Shard) -> Outcome<()> {
+        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
+        Ok(self.watermarks.passed(shard, after_now).await?)
+    }
+
+    /// Whether the log has come as far as `position` in the slice of `shard`.
+    ///
+    /// # Errors
+    /// The log is away.
+    pub async fn has_reached(&self, shard: Shard, position: Position) -> Outcome<bool> {
+        let slice = self.log.slices().into_iter().find(|slice| slice.holds(shard));
+        match slice {
+            Some(slice) => Ok(self.log.state(slice).await?.last >= position),
+            None => Ok(false),
+        }
     }
 
     /// Publishes an event that needs no key: doing it twice comes to the same.

@@ -64,8 +64,7 @@ async fn send(
     traceparent: Option<String>,
 ) -> Outcome<Sent> {
     let parsed = parse(conversation, command, key, edge.clock.now())?;
-    let view = edge.views.get(conversation).await?;
-    view.member(sender)?;
+    let view = edge.member_view(sender, conversation).await?;
     edge.admission.event(sender, conversation, edge.clock.now()).await?;
     edge.may_reach_peer(&view, sender).await?;
     if let Some(reply_to) = parsed.reply_to {

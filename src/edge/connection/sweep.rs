@@ -15,8 +15,8 @@ const RESUME_WITHIN: Duration = Duration::from_millis(150);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A client that sent nothing for this long, not even a pong, is gone.
 pub const SILENT_FOR: Duration = Duration::from_secs(75);
-/// How often a client is sent a ping.
-pub const PING_EVERY: Duration = Duration::from_secs(30);
+/// A client that sent nothing for this long is asked for a sign of life.
+const PING_AFTER: Duration = Duration::from_secs(30);
 /// How often a session that was told something gets a checkpoint.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
@@ -51,8 +51,10 @@ fn look(edge: &Edge) {
     for session in edge.routes.sessions() {
         if session.expires_at().as_millis() + LEEWAY_MS < now_ms {
             session.close(CloseCode::Unauthenticated, "the token has expired");
-        } else if session.heard_ms() + (SILENT_FOR.as_millis() as u64) < uptime_ms {
+        } else if uptime_ms.saturating_sub(session.heard_ms()) > SILENT_FOR.as_millis() as u64 {
             session.close(CloseCode::GoingAway, "nothing was heard");
+        } else {
+            session.ping_if_silent(uptime_ms, PING_AFTER.as_millis() as u64);
         }
         waiting += session.waiting_frames();
     }

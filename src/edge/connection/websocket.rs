@@ -2,7 +2,6 @@
 //! outbox has.
 
 use super::Present;
-use super::sweep::PING_EVERY;
 use crate::edge::Edge;
 use crate::edge::admission::WaitingSocket;
 use crate::edge::authenticate::Identity;
@@ -20,7 +19,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -30,8 +28,6 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::CapacityE
 const READ_BUFFER: usize = 1_024;
 /// How long a client may take to take what is written to it.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
-/// Patient commands of one connection at once.
-const PATIENT_MOST: usize = 16;
 
 type Command = Pin<Box<dyn Future<Output = Option<OutFrame>> + Send>>;
 
@@ -173,7 +169,6 @@ where
 {
     let session = &present.session;
     let mut running: Option<Command> = None;
-    let mut pinged = Instant::now();
     loop {
         let step = tokio::select! {
             biased;
@@ -184,6 +179,11 @@ where
         let result = match step {
             Step::Write(Next::Close(close)) => return Some(close),
             Step::Write(Next::Frames(frames)) => write(socket, frames).await,
+            Step::Write(Next::Ping) => {
+                // One that is gone is noticed by its silence.
+                let _ = tokio::time::timeout(WRITE_WITHIN, socket.send(Message::Ping(Bytes::new()))).await;
+                Ok(())
+            }
             Step::Answer(answer) => {
                 running = None;
                 match answer {
@@ -214,12 +214,6 @@ where
         };
         if let Err(close) = result {
             return close;
-        }
-        if pinged.elapsed() >= PING_EVERY {
-            pinged = Instant::now();
-            if socket.send(Message::Ping(Bytes::new())).await.is_err() {
-                return None;
-            }
         }
     }
 }
@@ -290,13 +284,14 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
     if !patient {
         return Ok(Some(Box::pin(command)));
     }
-    if Arc::strong_count(&session) > PATIENT_MOST + 8 {
+    let Some(counted) = session.begin_patient() else {
         return Err(Close { code: CloseCode::TooMany, reason: "{\"reconnectAfterMs\":2000}".into() });
-    }
+    };
     tokio::spawn(async move {
         if let Some(frame) = command.await {
             session.push(frame);
         }
+        drop(counted);
     });
     Ok(None)
 }

@@ -14,6 +14,20 @@ use reedi_protocol::text::{Name, TextError, Username};
 use reedi_protocol::{AccountId, ErrorCode};
 use std::net::SocketAddr;
 
+/// Makes an account of its own.
+///
+/// Only where accounts are this service's own (`REEDI_ACCOUNTS=own`, as with `reedi dev`); elsewhere
+/// this path is 404. Needs no token; answers with one. The user name is taken as lower case. Without
+/// `displayName` the user name is shown. Tries are counted by address, those of an IPv6 /64 together.
+#[utoipa::path(
+    post,
+    path = "/api/auth/signup",
+    operation_id = "signUp",
+    tag = "accounts",
+    security(()),
+    request_body = SignUp,
+    responses((status = 201, description = "The account, and a token for it.", body = Session)),
+)]
 pub async fn sign_up(
     State(api): State<Api>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -36,6 +50,19 @@ pub async fn sign_up(
     Ok(Answer(201, session(&api, account)?))
 }
 
+/// Gets a token for an account of its own.
+///
+/// Only where accounts are this service's own. Which of name and password is wrong is told neither in
+/// the answer nor by the time it takes.
+#[utoipa::path(
+    post,
+    path = "/api/auth/login",
+    operation_id = "logIn",
+    tag = "accounts",
+    security(()),
+    request_body = Login,
+    responses((status = 200, description = "A new token; earlier ones stay valid until they expire.", body = Session)),
+)]
 pub async fn log_in(
     State(api): State<Api>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,

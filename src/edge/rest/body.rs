@@ -102,7 +102,18 @@ impl<S: Sync, T: DeserializeOwned + 'static> FromRequestParts<S> for Query<T> {
 }
 
 /// The segments of a path. They are texts: what they name is parsed with everything else.
-pub use axum::extract::Path;
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let axum::extract::Path(segments) = axum::extract::Path::from_request_parts(parts, state)
+            .await
+            .map_err(|error| Refused::new(ErrorCode::NotUnicode, error.body_text()))?;
+        Ok(Self(segments))
+    }
+}
 
 /// An answer with a JSON body.
 pub struct Answer<T>(pub u16, pub T);

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod body;
 pub mod conversations;
 pub mod messages;
+pub mod openapi;
 pub mod people;
 pub mod preferences;
 pub mod socket;
@@ -17,10 +18,11 @@ use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post, put};
 use reedi_protocol::ErrorCode;
 use std::sync::Arc;
 use tower_http::cors::CorsLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -30,41 +32,40 @@ pub struct Api {
     pub signer: Option<Signer>,
 }
 
-/// All paths of the contract that this server has; any other is 404.
-pub fn router(api: Api) -> Router {
-    let messages = Router::new()
-        .route("/conversations", get(conversations::list))
-        .route("/conversations/direct", post(conversations::create_direct))
-        .route("/conversations/group", post(conversations::create_group))
-        .route("/conversations/{conversation_id}", get(conversations::one).put(conversations::update))
-        .route("/conversations/{conversation_id}/participants", post(conversations::add_participants))
-        .route("/conversations/{conversation_id}/participants/me", delete(conversations::leave))
-        .route(
-            "/conversations/{conversation_id}/participants/{user_id}",
-            put(conversations::set_role).delete(conversations::remove_participant),
-        )
-        .route("/conversations/{conversation_id}/messages", get(messages::history).post(messages::send))
-        .route("/conversations/{conversation_id}/events", get(messages::events))
-        .route("/messages/{message_id}", put(messages::edit).delete(messages::delete))
-        .route("/messages/{message_id}/receipts", get(messages::receipts))
-        .route("/messages/{message_id}/reactions", post(messages::react))
-        .route("/messages/{message_id}/reactions/{reaction}", delete(messages::unreact))
-        .route("/settings", get(preferences::settings).put(preferences::put_settings))
-        .route("/blocks", get(preferences::blocks))
-        .route(
-            "/blocks/{user_id}",
-            get(preferences::is_blocked).put(preferences::block).delete(preferences::unblock),
-        )
-        .route("/ws", get(socket::upgrade));
-    let mut router = Router::new()
+/// All paths of the contract that this server has, and what is told of them; any other is 404.
+fn paths(own_accounts: bool) -> OpenApiRouter<Api> {
+    let messages = OpenApiRouter::new()
+        .routes(routes!(conversations::list))
+        .routes(routes!(conversations::create_direct))
+        .routes(routes!(conversations::create_group))
+        .routes(routes!(conversations::one, conversations::update))
+        .routes(routes!(conversations::add_participants))
+        .routes(routes!(conversations::leave))
+        .routes(routes!(conversations::set_role, conversations::remove_participant))
+        .routes(routes!(messages::history, messages::send))
+        .routes(routes!(messages::events))
+        .routes(routes!(messages::edit, messages::delete))
+        .routes(routes!(messages::receipts))
+        .routes(routes!(messages::react))
+        .routes(routes!(messages::unreact))
+        .routes(routes!(preferences::settings, preferences::put_settings))
+        .routes(routes!(preferences::blocks))
+        .routes(routes!(preferences::is_blocked, preferences::block, preferences::unblock))
+        .routes(routes!(socket::upgrade))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::page));
+    let mut router = OpenApiRouter::new()
         .nest("/api/messages", messages)
-        .route("/api/users", get(people::search))
-        .route("/api/users/{user_id}", get(people::profile));
-    if api.signer.is_some() {
-        router = router
-            .route("/api/auth/signup", post(accounts::sign_up))
-            .route("/api/auth/login", post(accounts::log_in));
+        .routes(routes!(people::search))
+        .routes(routes!(people::profile));
+    if own_accounts {
+        router = router.routes(routes!(accounts::sign_up)).routes(routes!(accounts::log_in));
     }
+    router
+}
+
+pub fn router(api: Api) -> Router {
+    let (router, _) = paths(api.signer.is_some()).split_for_parts();
     router.fallback(nothing_here).method_not_allowed_fallback(wrong_method).with_state(api)
 }
 

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::body::{Answer, Caller, Path, Query};
+use super::openapi::UserPath;
 use crate::edge::command::account_id;
 use crate::edge::refused::{Outcome, Refused};
 use crate::people::PeoplePort;
@@ -18,6 +19,18 @@ pub struct Search {
     query: String,
 }
 
+/// Finds people by the beginning of their user name.
+///
+/// At most 20. A leading `@` and the case of letters do not count; an empty query, and one longer than
+/// 64 characters, finds nobody. There is no next page: a longer query narrows it.
+#[utoipa::path(
+    get,
+    path = "/api/users",
+    operation_id = "searchPeople",
+    tag = "people",
+    params(("query" = Option<String>, Query, description = "The beginning of a user name.", example = "al")),
+    responses((status = 200, description = "Who was found.", body = Profiles)),
+)]
 pub async fn search(
     State(api): State<Api>,
     Caller(me): Caller,
@@ -27,6 +40,15 @@ pub async fn search(
     Ok(Answer(200, Profiles { users: api.edge.people.search(&search.query, FOUND_MOST).await? }))
 }
 
+/// Shows one person.
+#[utoipa::path(
+    get,
+    path = "/api/users/{userId}",
+    operation_id = "getPerson",
+    tag = "people",
+    params(UserPath),
+    responses((status = 200, description = "The person.", body = Profile)),
+)]
 pub async fn profile(
     State(api): State<Api>,
     Caller(_): Caller,

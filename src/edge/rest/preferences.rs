@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::body::{Answer, Caller, Json, NoContent, Path};
+use super::openapi::UserPath;
 use crate::edge::command::account_id;
 use crate::edge::refused::{Outcome, Refused};
 use crate::store::Preferences as _;
@@ -9,14 +10,37 @@ use axum::extract::State;
 use reedi_protocol::AccountId;
 use reedi_protocol::resource::Settings;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Blocks that are listed.
 const BLOCKS_MOST: usize = 10_000;
 
+/// Reads my settings.
+///
+/// Who never set any has the defaults: messages from everyone, receipts told, presence shown to
+/// everyone.
+#[utoipa::path(
+    get,
+    path = "/settings",
+    operation_id = "getSettings",
+    tag = "preferences",
+    responses((status = 200, description = "The settings as they stand.", body = Settings)),
+)]
 pub async fn settings(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answer<Settings>> {
     Ok(Answer(200, api.edge.settings(me.account).await?))
 }
 
+/// Replaces my settings.
+///
+/// All three fields are wanted. Other servers of a cluster go by it after at most two seconds.
+#[utoipa::path(
+    put,
+    path = "/settings",
+    operation_id = "putSettings",
+    tag = "preferences",
+    request_body = Settings,
+    responses((status = 200, description = "The settings as they now stand.", body = Settings)),
+)]
 pub async fn put_settings(
     State(api): State<Api>,
     Caller(me): Caller,
@@ -28,26 +52,45 @@ pub async fn put_settings(
 }
 
 /// One account that is blocked.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Block {
     user_id: AccountId,
 }
 
 /// All of them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Blocks {
     blocks: Vec<Block>,
     next_cursor: Option<String>,
 }
 
+/// Lists whom I have blocked.
+///
+/// All on one page: `nextCursor` is always null. 10,000 are shown at most.
+#[utoipa::path(
+    get,
+    path = "/blocks",
+    operation_id = "listBlocks",
+    tag = "preferences",
+    responses((status = 200, description = "Whom I have blocked.", body = Blocks)),
+)]
 pub async fn blocks(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answer<Blocks>> {
     let blocked = api.edge.store.blocks(me.account, BLOCKS_MOST).await?;
     let blocks = blocked.into_iter().map(|user_id| Block { user_id }).collect();
     Ok(Answer(200, Blocks { blocks, next_cursor: None }))
 }
 
+/// Tells whether I have blocked an account.
+#[utoipa::path(
+    get,
+    path = "/blocks/{userId}",
+    operation_id = "getBlock",
+    tag = "preferences",
+    params(UserPath),
+    responses((status = 200, description = "I have; 404 where I have not.", body = Block)),
+)]
 pub async fn is_blocked(
     State(api): State<Api>,
     Caller(me): Caller,
@@ -61,6 +104,22 @@ pub async fn is_blocked(
     }
 }
 
+/// Blocks an account.
+///
+/// Its direct messages, edits and reactions to me are refused with `recipient_unavailable`, as if I
+/// accepted nobody, and it cannot add me to a group. Groups that both are in already go on. Other
+/// servers of a cluster go by it after at most two seconds. That the account exists is not checked.
+#[utoipa::path(
+    put,
+    path = "/blocks/{userId}",
+    operation_id = "putBlock",
+    tag = "preferences",
+    params(UserPath),
+    responses(
+        (status = 201, description = "Blocked now.", body = Block),
+        (status = 200, description = "It was blocked before.", body = Block),
+    ),
+)]
 pub async fn block(
     State(api): State<Api>,
     Caller(me): Caller,
@@ -76,6 +135,15 @@ pub async fn block(
     Ok(Answer(if stood { 200 } else { 201 }, Block { user_id }))
 }
 
+/// Takes a block away.
+#[utoipa::path(
+    delete,
+    path = "/blocks/{userId}",
+    operation_id = "deleteBlock",
+    tag = "preferences",
+    params(UserPath),
+    responses((status = 204, description = "No longer blocked; 404 where it was not.")),
+)]
 pub async fn unblock(
     State(api): State<Api>,
     Caller(me): Caller,

@@ -14,6 +14,27 @@ use reedi_protocol::{ErrorCode, frame::SUBPROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+/// Opens the WebSocket.
+///
+/// Frames, commands, events and close codes are in `docs/events.md`. A token is given in the
+/// `Authorization` header, or in a first frame `authenticate` within 10 s. With the header, a bad token
+/// is refused here; in the frame, by close code 4401. The subprotocol, where one is asked for, is
+/// `reedi.v1`.
+#[utoipa::path(
+    get,
+    path = "/ws",
+    operation_id = "openWebSocket",
+    tag = "socket",
+    security((), ("bearer" = [])),
+    params(
+        ("Connection" = String, Header, description = "`Upgrade`."),
+        ("Upgrade" = String, Header, description = "`websocket`."),
+        ("Sec-WebSocket-Version" = String, Header, description = "`13`."),
+        ("Sec-WebSocket-Key" = String, Header, description = "As RFC 6455 says."),
+        ("Sec-WebSocket-Protocol" = Option<String>, Header, description = "`reedi.v1`, or none."),
+    ),
+    responses((status = 101, description = "The connection is a WebSocket from here on.")),
+)]
 pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Response> {
     let (mut parts, _) = request.into_parts();
     let key = accept_key(&parts.headers)?;
@@ -59,7 +80,11 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
     Ok(response)
 }
 
-fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
+/// The answer to the key of an upgrade request.
+///
+/// # Errors
+/// Not an upgrade to a WebSocket of version 13.
+pub fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
     let has = |name: header::HeaderName, token: &str| {
         let value = headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
         value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -97,9 +122,9 @@ fn subprotocol(headers: &HeaderMap) -> Outcome<bool> {
 }
 
 /// A connection whose first bytes were read already.
-struct Prefixed {
-    first: bytes::Bytes,
-    io: TcpStream,
+pub struct Prefixed {
+    pub first: bytes::Bytes,
+    pub io: TcpStream,
 }
 
 impl tokio::io::AsyncRead for Prefixed {

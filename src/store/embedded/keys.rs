@@ -114,6 +114,13 @@ impl Key {
     }
 }
 
+/// Every table that the log's events come to.
+#[cfg(feature = "simulation")]
+#[must_use]
+pub fn of_the_log() -> Span {
+    Span { from: Key::of(Table::Message), to: Key::of(Table::Mute) }
+}
+
 #[must_use]
 pub fn message(conversation: ConversationKey, position: Position) -> Key {
     Key::of(Table::Message).conversation(conversation).number(position.as_u64())

@@ -76,6 +76,22 @@ impl EmbeddedStore {
         Reader { engine: &*self.inner.engine, now: self.inner.clock.now() }
     }
 
+    /// All that the log's events came to, by its key, without when it ends: two stores that were told the
+    /// same have the same.
+    ///
+    /// # Errors
+    /// What stands there cannot be read.
+    #[cfg(feature = "simulation")]
+    pub fn contents(&self) -> StoreResult<std::collections::BTreeMap<String, Vec<u8>>> {
+        let mut all = std::collections::BTreeMap::new();
+        self.inner.engine.scan(&keys::of_the_log(), super::Order::OldestFirst, &mut |key, bytes| {
+            let name = key.iter().map(|byte| format!("{byte:02x}")).collect();
+            all.insert(name, value::without_end(bytes).to_vec());
+            Ok(std::ops::ControlFlow::Continue(()))
+        })?;
+        Ok(all)
+    }
+
     async fn change<T, W>(&self, work: W) -> StoreResult<T>
     where
         T: Send + 'static,

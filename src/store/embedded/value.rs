@@ -45,6 +45,12 @@ pub fn encode<T: Stored>(held: &Held<T>) -> StoreResult<Vec<u8>> {
     postcard::to_extend(&held.value, bytes).map_err(|e| StoreError::Corrupt(e.to_string()))
 }
 
+/// The value alone, whatever it is.
+#[cfg(feature = "simulation")]
+pub fn without_end(bytes: &[u8]) -> &[u8] {
+    bytes.get(HEADER_BYTES..).unwrap_or_default()
+}
+
 /// When the value ends, whatever it is.
 pub fn expires_at(bytes: &[u8]) -> StoreResult<Option<Timestamp>> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else {

@@ -1,0 +1,265 @@
+//! The requests of Engine.IO, which carries Socket.IO: handshakes, polls and upgrades. Each connection
+//! that comes is counted until it has authenticated, and can be ended.
+
+use super::Door;
+use super::wire::{Cut, Wire};
+use crate::edge::admission::WaitingSocket;
+use crate::edge::refused::{Outcome, Refused};
+use crate::edge::rest::body::bearer;
+use crate::edge::rest::socket::{Prefixed, accept_key};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use reedi_protocol::ErrorCode;
+use socketioxide::TransportType;
+use socketioxide::adapter::LocalAdapter;
+use socketioxide::socket::Socket;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt};
+
+/// How long what a client posts may take to arrive; as for REST.
+const BODY_WITHIN: Duration = Duration::from_secs(30);
+/// How long a client may take to hear its goodbye and end its connection before that is done for it.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// A goodbye may just miss the flush that is waited for, and goes out with the next one within this time.
+const LAST_FLUSH_WITHIN: Duration = Duration::from_millis(50);
+/// Seconds after which a client may try again when too many wait; the plain WebSocket says the same.
+const RETRY_WAITING_S: u64 = 5;
+
+/// What is known of a connection from its handshake; socketioxide keeps it as long as the connection.
+pub struct Arrival {
+    /// Its place among those that wait to authenticate, until it has.
+    pub waiting: Mutex<Option<WaitingSocket>>,
+    /// The token of its `Authorization` header.
+    pub bearer: Option<String>,
+    cut: Option<Cut>,
+}
+
+/// Answers a request to `/socket.io/`.
+pub async fn take(State(door): State<Arc<Door>>, request: Request) -> Response {
+    door.take(request).await.unwrap_or_else(|refused| {
+        door.edge.metrics.refused(refused.code);
+        refused.into_response()
+    })
+}
+
+/// The value of `name` in a query, as Engine.IO's clients write it.
+fn value<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
+    let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(key, value)| (key == name).then_some(value))
+}
+
+impl Door {
+    async fn take(self: &Arc<Self>, request: Request) -> Outcome<Response> {
+        let (parts, body) = request.into_parts();
+        let is_session = value(&parts.uri, "sid").is_some();
+        let is_current = value(&parts.uri, "EIO") == Some("4");
+        if is_current && value(&parts.uri, "transport") == Some("websocket") && parts.method == Method::GET {
+            return self.upgrade(parts);
+        }
+        let is_post = parts.method == Method::POST;
+        let request = if is_session || !is_current {
+            Request::from_parts(parts, body)
+        } else {
+            self.arrive(parts, None)?.map(|()| Body::empty())
+        };
+        let answering = self.service.clone().oneshot(request);
+        let answered = if is_post {
+            let late = |_| Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.");
+            tokio::time::timeout(BODY_WITHIN, answering).await.map_err(late)?
+        } else {
+            answering.await
+        };
+        match answered {
+            Ok(response) => Ok(response.map(Body::new)),
+            Err(never) => match never {},
+        }
+    }
+
+    /// What socketioxide is given of a handshake, and keeps: nothing of the headers but the token.
+    fn arrive(&self, parts: Parts, cut: Option<Cut>) -> Outcome<axum::http::Request<()>> {
+        let waiting = self.edge.admission.wait_unauthenticated().ok_or_else(|| {
+            let mut refused =
+                Refused::new(ErrorCode::RateLimited, "Too many connections wait to authenticate.");
+            refused.retry_after = Some(RETRY_WAITING_S);
+            refused
+        })?;
+        let bearer = bearer(&parts).map(str::to_owned);
+        let mut request = axum::http::Request::new(());
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = parts.uri;
+        request.extensions_mut().insert(Arc::new(Arrival {
+            waiting: Mutex::new(Some(waiting)),
+            bearer,
+            cut,
+        }));
+        Ok(request)
+    }
+
+    /// Makes a WebSocket of a request, and gives it to socketioxide on a wire that can be cut.
+    fn upgrade(self: &Arc<Self>, mut parts: Parts) -> Outcome<Response> {
+        let key = accept_key(&parts.headers)?;
+        let on_upgrade: OnUpgrade = parts.extensions.remove().ok_or_else(|| {
+            Refused::new(ErrorCode::Malformed, "This connection cannot be upgraded: use HTTP/1.1.")
+        })?;
+        let cut = Cut::default();
+        let (head, kept) = match value(&parts.uri, "sid").map(str::to_owned) {
+            Some(sid) => {
+                let mut head = axum::http::Request::new(());
+                *head.uri_mut() = parts.uri;
+                (head, Kept::Upgrade(Upgrade::new(self, sid, &cut)?))
+            }
+            None => {
+                let head = self.arrive(parts, Some(cut.clone()))?;
+                let arrival = head.extensions().get::<Arc<Arrival>>().cloned();
+                (head, Kept::Arrival(arrival))
+            }
+        };
+        let door = self.clone();
+        tokio::spawn(async move {
+            match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
+                Ok(Ok(parts)) => {
+                    let io = Prefixed { first: parts.read_buf, io: parts.io.into_inner() };
+                    door.attach(Wire::new(io, cut, kept), head).await;
+                }
+                Ok(Err(upgraded)) => door.attach(Wire::new(TokioIo::new(upgraded), cut, kept), head).await,
+                Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
+            }
+        });
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, key);
+        Ok(response)
+    }
+
+    async fn attach<S, K>(&self, wire: Wire<S, K>, head: axum::http::Request<()>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        K: Unpin + Send + 'static,
+    {
+        if let Err(error) = self.service.clone().call((wire, head)).await {
+            tracing::debug!(%error, "a connection does not speak Engine.IO");
+        }
+    }
+
+    /// How to end the connection under a socket.
+    pub fn ending(&self, socket: &Socket<LocalAdapter>) -> Ending {
+        if socket.transport_type() != TransportType::Websocket {
+            return Ending::Poll(socket.id.to_string());
+        }
+        let arrival = socket.req_parts().extensions.get::<Arc<Arrival>>();
+        let direct = arrival.and_then(|arrival| arrival.cut.clone());
+        let cut = direct.or_else(|| self.upgraded.lock().get(socket.id.as_str()).cloned());
+        let cut = cut.unwrap_or_default();
+        Ending::Cut { written: cut.written(), cut }
+    }
+
+    /// Ends a connection as if it had broken, after what was said since [`Door::ending`].
+    pub async fn hang_up(&self, ending: &Ending) {
+        match ending {
+            Ending::Cut { cut, written } => {
+                if tokio::time::timeout(GOODBYE_WITHIN, cut.flushed(*written)).await.is_ok() {
+                    tokio::time::sleep(LAST_FLUSH_WITHIN).await;
+                }
+                cut.end();
+            }
+            Ending::Poll(sid) => {
+                // The next poll takes what waits. Then the client's own goodbye is said for it.
+                tokio::time::sleep(GOODBYE_WITHIN).await;
+                let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+                let goodbye = Request::builder().method(Method::POST).uri(uri).body(Body::from("1"));
+                if let Ok(goodbye) = goodbye {
+                    let Ok(_) = self.service.clone().oneshot(goodbye).await;
+                }
+            }
+        }
+    }
+
+    /// Lets go of a connection that was ended; of one that does not read, whatever waits for it.
+    pub async fn let_go(&self, ending: Ending) {
+        if let Ending::Cut { cut, .. } = ending {
+            tokio::time::sleep(GOODBYE_WITHIN).await;
+            cut.now();
+        }
+    }
+
+    /// After a session: who left the namespace leaves the connection, or it is ended for them.
+    pub async fn see_off(&self, socket: &Socket<LocalAdapter>) {
+        let ending = self.ending(socket);
+        self.hang_up(&ending).await;
+        self.let_go(ending).await;
+    }
+}
+
+/// How one connection is ended.
+pub enum Ending {
+    /// A WebSocket's wire, and how much was written to it before the goodbye.
+    Cut { cut: Cut, written: u64 },
+    /// The session that is polled.
+    Poll(String),
+}
+
+/// What ends with a WebSocket.
+enum Kept {
+    /// Its place among those that wait: socketioxide itself remembers a handshake until it should have
+    /// authenticated, however early the client left.
+    Arrival(Option<Arc<Arrival>>),
+    #[expect(dead_code, reason = "dropped with the wire, nothing else")]
+    Upgrade(Upgrade),
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Self::Arrival(Some(arrival)) = self {
+            arrival.waiting.lock().take();
+        }
+    }
+}
+
+/// A WebSocket that goes on with a session that was polled; forgotten with its wire.
+struct Upgrade {
+    door: Arc<Door>,
+    sid: String,
+}
+
+impl Upgrade {
+    fn new(door: &Arc<Door>, sid: String, cut: &Cut) -> Outcome<Self> {
+        let mut upgraded = door.upgraded.lock();
+        if upgraded.contains_key(&sid) {
+            return Err(Refused::new(ErrorCode::Malformed, "This session has its WebSocket already."));
+        }
+        upgraded.insert(sid.clone(), cut.clone());
+        drop(upgraded);
+        Ok(Self { door: door.clone(), sid })
+    }
+}
+
+impl Drop for Upgrade {
+    fn drop(&mut self) {
+        self.door.upgraded.lock().remove(&self.sid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_by_their_whole_name() {
+        let uri = Uri::from_static("/socket.io/?EIO=4&notsid=a&sid=b&sid=c&t");
+        assert_eq!(value(&uri, "sid"), Some("b"));
+        assert_eq!(value(&uri, "EIO"), Some("4"));
+        assert_eq!(value(&uri, "t"), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! The wire of one WebSocket, with a handle to end it: socketioxide ends namespaces and everything,
+//! but no single connection.
+
+use futures_util::task::AtomicWaker;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+/// Stages of a wire's end; it begins at 0.
+const DEAF: u8 = 1;
+const GONE: u8 = 2;
+
+#[derive(Default)]
+struct State {
+    stage: AtomicU8,
+    /// Bytes written, and how many of them had been when all was flushed last.
+    written: AtomicU64,
+    flushed: AtomicU64,
+    told: Notify,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+/// Ends a wire.
+#[derive(Clone, Default)]
+pub struct Cut(Arc<State>);
+
+impl Cut {
+    /// How much was written until now.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::SeqCst)
+    }
+
+    /// Waits until more than `before` was written, and is on its way.
+    pub async fn flushed(&self, before: u64) {
+        loop {
+            let told = self.0.told.notified();
+            if self.0.flushed.load(Ordering::SeqCst) > before {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Nothing is heard any more, which whoever serves the connection takes for its end.
+    pub fn end(&self) {
+        self.to(DEAF);
+    }
+
+    /// Nothing is written any more either, not even what is waiting for the client to read.
+    pub fn now(&self) {
+        self.to(GONE);
+    }
+
+    fn to(&self, stage: u8) {
+        self.0.stage.fetch_max(stage, Ordering::SeqCst);
+        self.0.reader.wake();
+        self.0.writer.wake();
+    }
+
+    fn is(&self, stage: u8) -> bool {
+        self.0.stage.load(Ordering::SeqCst) >= stage
+    }
+}
+
+/// A connection that a [`Cut`] ends; `kept` lives as long.
+pub struct Wire<S, K> {
+    io: S,
+    cut: Cut,
+    _kept: K,
+}
+
+impl<S, K> Wire<S, K> {
+    pub fn new(io: S, cut: Cut, kept: K) -> Self {
+        Self { io, cut, _kept: kept }
+    }
+}
+
+impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Wire<S, K> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.cut.0.reader.register(cx.waker());
+        if self.cut.is(DEAF) {
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, K: Unpin> Wire<S, K> {
+    fn unless_gone<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.cut.0.writer.register(cx.waker());
+        if self.cut.is(GONE) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        poll(Pin::new(&mut self.io), cx)
+    }
+}
+
+impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = ready!(self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes)))?;
+        self.cut.0.written.fetch_add(written as u64, Ordering::SeqCst);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.unless_gone(cx, AsyncWrite::poll_flush))?;
+        self.cut.0.flushed.store(self.cut.written(), Ordering::SeqCst);
+        self.cut.0.told.notify_waiters();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.unless_gone(cx, AsyncWrite::poll_shutdown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn an_ended_wire_reads_nothing_more_and_still_writes() {
+        let (mut client, server) = tokio::io::duplex(16);
+        let cut = Cut::default();
+        let mut wire = Wire::new(server, cut.clone(), ());
+        let flushed = tokio::spawn({
+            let cut = cut.clone();
+            async move { cut.flushed(0).await }
+        });
+        let reading = tokio::spawn(async move {
+            let mut heard = Vec::new();
+            wire.read_to_end(&mut heard).await.map(|_| (heard, wire))
+        });
+        client.write_all(b"before").await.unwrap();
+        while !reading.is_finished() {
+            // The reader waits for more until it is woken by the cut.
+            tokio::task::yield_now().await;
+            cut.end();
+        }
+        let (_, mut wire) = reading.await.unwrap().unwrap();
+        wire.write_all(b"goodbye").await.unwrap();
+        assert_eq!(cut.written(), 7);
+        assert!(!flushed.is_finished());
+        wire.flush().await.unwrap();
+        flushed.await.unwrap();
+        let mut told = [0; 7];
+        client.read_exact(&mut told).await.unwrap();
+        assert_eq!(&told, b"goodbye");
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_waits_for_its_client_is_let_go() {
+        let (_client, server) = tokio::io::duplex(4);
+        let cut = Cut::default();
+        let mut wire = Wire::new(server, cut.clone(), ());
+        let writing = tokio::spawn(async move { wire.write_all(b"more than fits").await });
+        tokio::task::yield_now().await;
+        cut.now();
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
