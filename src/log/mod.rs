@@ -3,9 +3,9 @@
 pub mod conformance;
 pub mod embedded;
 pub mod nats;
-pub mod tick;
 #[cfg(feature = "simulation")]
 pub mod simulated;
+pub mod tick;
 
 use crate::domain::send_key::DuplicateKey;
 use bytes::Bytes;

@@ -196,7 +196,8 @@ async fn run_step(server: &Server, readers: &Arc<Vec<Reader>>, pace: Pace) -> Re
                 let mut stream: Option<TcpStream> = None;
                 loop {
                     let Some(call) = waiting.lock().await.recv().await else { return };
-                    let page = tokio::time::timeout(PAGE_WITHIN, read_page(&mut stream, address, &call.request));
+                    let page =
+                        tokio::time::timeout(PAGE_WITHIN, read_page(&mut stream, address, &call.request));
                     let counted = match page.await {
                         Ok(Ok(body)) if is_right(&body) => &counts.pages,
                         _ => {

@@ -186,7 +186,9 @@ async fn resume(
             Some("resume_complete") => return Ok(frame.data.checkpoint.unwrap_or_default().to_owned()),
             Some("resume_pending") => return Err(PENDING.into()),
             Some("new_message") => each(&frame),
-            _ if frame.ack.is_some() && frame.data.ok == Some(false) => return Err("resume was refused".into()),
+            _ if frame.ack.is_some() && frame.data.ok == Some(false) => {
+                return Err("resume was refused".into());
+            }
             _ => {}
         }
     }
