@@ -7,6 +7,7 @@ use crate::domain::record::Entry;
 use crate::edge_link::{Coverage, EdgeId, EdgeLink, EdgeLinkPort, LinkError, LinkEvent, ToEdge, WorkerId};
 use crate::log::RawRecord;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::trace_context::trace_id_of;
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,6 +51,12 @@ impl FanOut {
     /// Adds a record for those edges that hold a recipient.
     pub fn add(&mut self, routes: &Routes, raw: &RawRecord, entry: &Entry, recipients: &[AccountId]) {
         let previous = self.previous_of(entry);
+        tracing::debug!(
+            trace_id = trace_id_of(raw.traceparent.as_deref()),
+            position = raw.position.as_u64(),
+            recipients = recipients.len(),
+            "an event goes out to edges"
+        );
         for (edge, accounts) in by_edge(routes, recipients) {
             self.events.entry(edge).or_default().push(link_event(raw, previous, accounts));
         }

@@ -8,6 +8,7 @@ use crate::domain::record::{Body, Entry, NotAnEvent};
 use crate::edge_link::{
     DeviceCame, EdgeId, EdgeLinkPort, Fleeting, Inbound, LinkEvent, PresenceChange, ToEdge, ToWorkers,
 };
+use crate::runtime::trace_context::trace_id_of;
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::{AccountId, CloseCode};
 use std::sync::Arc;
@@ -113,6 +114,12 @@ fn tell(edge: &Edge, event: &LinkEvent) {
         }
     };
     let record = &entry.record;
+    tracing::debug!(
+        trace_id = trace_id_of(event.traceparent.as_deref()),
+        position = entry.position.as_u64(),
+        recipients = event.recipients.len(),
+        "an event is told"
+    );
     if let Body::Control { after, .. } = &record.body {
         edge.views.learn(record.conversation, entry.position, entry.position, Arc::new(after.clone()));
     }

@@ -18,6 +18,10 @@ pub const JOINED_MOST: usize = 100;
 /// Commands of one session that may wait for others at once.
 pub const PATIENT_MOST: u32 = 16;
 
+/// Commands refused in a row for coming too fast, after which the connection ends: several times what
+/// a client has under way when the first refusal reaches it.
+const UNHEEDED_MOST: u32 = 256;
+
 /// A frame for a client, encoded once for all who get it: `{"event":NAME,"data":DATA}`.
 #[derive(Clone, Debug)]
 pub struct OutFrame {
@@ -87,6 +91,8 @@ pub struct Session {
     outbox: Mutex<Outbox>,
     wake: Notify,
     joined: Mutex<Vec<ConversationKey>>,
+    /// Commands refused in a row for coming too fast.
+    unheeded: AtomicU32,
 }
 
 impl Session {
@@ -107,6 +113,7 @@ impl Session {
             outbox: Mutex::new(Outbox { held: Some(Box::new(held)), ..Outbox::default() }),
             wake: Notify::new(),
             joined: Mutex::default(),
+            unheeded: AtomicU32::new(0),
         })
     }
 
@@ -295,6 +302,19 @@ impl Session {
             .patient
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < PATIENT_MOST).then_some(n + 1));
         begun.ok().map(|_| Patient(self.clone()))
+    }
+
+    /// A command was not refused for coming too fast.
+    pub fn heeded(&self) {
+        self.unheeded.store(0, Ordering::Relaxed);
+    }
+
+    /// A command came too fast again. Who does not heed being told so is sent away.
+    pub fn unheeded(&self, retry_after_s: u64) {
+        if self.unheeded.fetch_add(1, Ordering::Relaxed) + 1 >= UNHEEDED_MOST {
+            let wait_ms = retry_after_s * 1_000;
+            self.close(CloseCode::TooMany, format!("{{\"reconnectAfterMs\":{wait_ms}}}"));
+        }
     }
 
     /// False where it has joined too many.

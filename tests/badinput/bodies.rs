@@ -212,9 +212,13 @@ async fn headers_that_come_twice_are_refused() {
     let headers = vec![("content-type", "application/json"), ("content-type", "text/plain")];
     let request = Request { method: "POST", path: &path, headers, body: body.clone() };
     one.client.send(request).await.refuses("two content types", &[ErrorCode::Malformed]);
-    let token = format!("Bearer {}", other.token);
-    let headers = vec![("content-type", "application/json"), ("authorization", token.as_str())];
+    let [first, second] = [&one, &other].map(|person| format!("Bearer {}", person.token));
+    let headers = vec![
+        ("content-type", "application/json"),
+        ("authorization", first.as_str()),
+        ("authorization", second.as_str()),
+    ];
     let request = Request { method: "POST", path: &path, headers, body };
-    one.client.send(request).await.refuses("two accounts", &[ErrorCode::Malformed]);
+    service.stranger().send(request).await.refuses("two accounts", &[ErrorCode::Malformed]);
     assert!(one.reads(&conversation).await.is_empty());
 }

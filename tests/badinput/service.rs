@@ -2,13 +2,15 @@
 
 use crate::http::Client;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use parking_lot::Mutex;
 use reedi::role::single;
-use reedi::runtime::config::Inputs;
+use reedi::runtime::config::{Inputs, LogFormat, LogLevel, Value as _};
 use reedi::runtime::shutdown::Shutdown;
+use reedi::runtime::telemetry;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::OnceCell;
@@ -21,6 +23,40 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime for the service")
 });
 static SHARED: OnceCell<Service> = OnceCell::const_new();
+
+/// What all services of this process logged, at the level that says most of their own doing.
+pub static LOGGED: LazyLock<Lines> = LazyLock::new(|| {
+    let lines = Lines::default();
+    let level = LogLevel::parse("debug").expect("a level");
+    let writer = lines.clone();
+    let subscriber = telemetry::subscriber(LogFormat::Json, &level, false, move || writer.clone());
+    tracing::subscriber::set_global_default(subscriber.expect("a subscriber")).expect("the only one");
+    lines
+});
+
+/// Log lines, kept.
+#[derive(Clone, Default)]
+pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    /// Those that `needle` stands in.
+    pub fn with(&self, needle: &str) -> Vec<String> {
+        let bytes = self.0.lock();
+        let lines = bytes.split(|byte| *byte == b'\n').map(String::from_utf8_lossy);
+        lines.filter(|line| line.contains(needle)).map(std::borrow::Cow::into_owned).collect()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A service that runs.
 #[derive(Clone)]
@@ -46,6 +82,7 @@ pub async fn start(name: &str, settings: &[(&str, &str)]) -> Service {
         ("auth_hs256_secret".to_owned(), SECRET.to_owned()),
     ];
     flags.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    LazyLock::force(&LOGGED);
     let config = Inputs { flags, ..Inputs::default() }.resolve().expect("settings").config;
     let started = RUNTIME.spawn(async move {
         let single = single::start(config, Shutdown::new()).await.expect("the service starts");

@@ -2,8 +2,7 @@
 
 use crate::samples::{commands, events};
 use reedi::domain::retention::{CHANGE_WINDOW_MS, EVENTS_TTL_S, RESUME_EVENTS_MOST};
-use reedi::edge::connection::sweep::{PING_EVERY, SILENT_FOR};
-use reedi::edge::fleeting::{PRESENCE_MOST, TYPING_MOST};
+use reedi::edge::connection::sweep::SILENT_FOR;
 use reedi::edge::session::JOINED_MOST;
 use reedi_protocol::close_code::Reconnect;
 use reedi_protocol::frame::{Answer, encode_answer, encode_event};
@@ -133,13 +132,10 @@ fn limit_table() -> String {
         ("`expiresAfter`", format!("{expires_least} to {expires_most} s")),
         ("editing, and deleting for everyone", format!("{hours} h from sending")),
         ("conversations joined by one connection", JOINED_MOST.to_string()),
-        ("members up to which typing is told", TYPING_MOST.to_string()),
-        ("members up to which presence is told", PRESENCE_MOST.to_string()),
         ("`cursors` of one `resume`", limits::RESUME_CURSORS.to_string()),
         ("events replayed by one `resume`", RESUME_EVENTS_MOST.to_string()),
         ("how far back a `resume` reaches", format!("{days} days")),
         ("unread count, exact up to", limits::UNREAD_EXACT.to_string()),
-        ("a ping from the server, on the plain WebSocket", format!("every {} s", PING_EVERY.as_secs())),
         ("silence after which a client is taken for gone", format!("{} s", SILENT_FOR.as_secs())),
     ];
     let rows = rows.map(|(what, limit)| format!("| {what} | {limit} |\n"));

@@ -7,6 +7,7 @@ mod cluster;
 mod groups;
 mod judge;
 mod observed;
+mod schedules;
 mod seed;
 mod wire;
 

@@ -189,7 +189,7 @@ fn drawn_faults(kinds: Kinds) -> Faults {
     faults.link.lost = often(kinds.link);
     faults.link.doubled = often(kinds.link);
     faults.link.delayed = often(kinds.link);
-    faults.log.late_by = pick(&[1_500, 20_000, 40_000]).map(Duration::from_millis).unwrap_or_default();
+    faults.log.late_by_ms = 0..pick(&[1_500, 20_000, 40_000, 150_000]).unwrap_or(1_500);
     faults.store.slow_by = Duration::from_millis(1_500);
     faults.link.delayed_by = Duration::from_millis(pick(&[20, 700, 3_000]).unwrap_or(20));
     faults.latency = Duration::from_millis(pick(&[0, 1, 8]).unwrap_or(0));

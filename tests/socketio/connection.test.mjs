@@ -152,7 +152,6 @@ test('4408: a client that stops reading is cut off', async () => {
   assert.equal(await service.metric(closed), 0);
   // As a process that was stopped: its system takes what fits its buffers, and nothing more.
   b.socket.io.engine.transport.ws._socket.pause();
-  a.ended.then((reason) => console.log('a', reason, a.of('error')));
   let sent = 0;
   while ((await service.metric(closed)) === 0) {
     assert.ok(sent++ < 2000, 'nothing stops the sender');

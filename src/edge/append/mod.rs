@@ -11,6 +11,7 @@ use crate::log::tick::Ticks;
 use crate::log::{Append, AppendError, Appended, Lane, Log, LogPort};
 use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::trace_context::TraceContext;
 use crate::store::{Messages as _, Store};
 use reedi_protocol::text::ClientMessageId;
 use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Shard, Timestamp};
@@ -34,7 +35,6 @@ pub struct Send<'a> {
     /// Whether the client gave it; only then an earlier send is looked for.
     pub keyed_by_client: bool,
     pub digest: RequestDigest,
-    pub traceparent: Option<String>,
 }
 
 /// The log has it.
@@ -87,7 +87,7 @@ impl Appender {
                 lane: Lane::Event,
                 duplicate_key: Some(key),
                 payload: record(stamp).encode(),
-                traceparent: send.traceparent.clone(),
+                traceparent: None,
             };
             match self.publish(append).await {
                 Ok(Appended::New(position)) => return Ok(Accepted { position, stamp, duplicate: false }),
@@ -194,15 +194,24 @@ impl Appender {
         }
     }
 
-    async fn publish(&self, append: Append) -> Result<Appended, AppendError> {
+    /// Appends under the trace of what is being done.
+    async fn publish(&self, mut append: Append) -> Result<Appended, AppendError> {
         let stamped = Instant::now();
+        let (trace, conversation) = (TraceContext::current(), append.conversation);
+        append.traceparent = Some(trace.to_string());
         let late = || AppendError::OutcomeUnknown("the log did not answer within 5 s".into());
         let appended = match tokio::time::timeout(ANSWER_WITHIN, self.log.append(append)).await {
             Ok(appended) => appended?,
             Err(_) => return Err(late()),
         };
         // A process that was paused in between finds its timer late: judge by the clock.
-        if stamped.elapsed() > ANSWER_WITHIN { Err(late()) } else { Ok(appended) }
+        if stamped.elapsed() > ANSWER_WITHIN {
+            return Err(late());
+        }
+        let (Appended::New(position) | Appended::Duplicate(position)) = appended;
+        let (trace_id, shard) = (trace.trace_id(), conversation.shard().0);
+        tracing::debug!(%trace_id, shard, position = position.as_u64(), "the log has an event");
+        Ok(appended)
     }
 }
 

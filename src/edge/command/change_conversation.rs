@@ -23,6 +23,7 @@ const TRIES: usize = 5;
 /// # Errors
 /// Not allowed, or too many others changed it at the same time.
 pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, wish: &Wish) -> Outcome<View> {
+    // Before it counts: who is no member uses up nothing of the conversation.
     let mut view = edge.member_view(actor, conversation).await?;
     edge.admission.event(actor, conversation, edge.clock.now()).await?;
     let mut expected = view.control;

@@ -8,7 +8,7 @@ use super::goodbye::{Goodbye, comes_back};
 use super::inbox::{Asked, Asking, Inbox};
 use crate::edge::command::socket;
 use crate::edge::connection::Present;
-use crate::edge::session::{Close, Next};
+use crate::edge::session::{Close, Next, PATIENT_MOST};
 use crate::edge::wire::encode;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -36,8 +36,6 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// less often up to the second. A client that reads makes room within a round trip.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 const ASK_AGAIN_MOST: Duration = Duration::from_millis(50);
-/// Patient commands of one session at once; as on the plain WebSocket.
-const PATIENT_MOST: usize = 16;
 
 /// What is written to a client in answer.
 type Reply = (Option<i64>, Answer);
@@ -79,15 +77,10 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
             next = session.next() => Step::Write(next),
             reply = poll_running(&mut running) => Step::Reply(reply, true),
             Some(reply) = patient.next(), if !patient.is_empty() => Step::Reply(reply, false),
-            asking = inbox.take(), if running.is_none() && patient.len() < PATIENT_MOST => Step::Do(asking),
+            asking = inbox.take(), if running.is_none() && patient.len() < PATIENT_MOST as usize => Step::Do(asking),
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
-            // Engine.IO pings by itself, and ends this when nothing comes back.
-            Step::Write(Next::Ping) => {
-                session.heard(present.edge.uptime_ms());
-                Ok(())
-            }
             Step::Write(Next::Frames(frames)) => pen.events(frames.iter().map(|frame| &frame.text[..])).await,
             // Its transport asks for signs of life by itself.
             Step::Write(Next::Ping) => Ok(()),

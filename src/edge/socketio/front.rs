@@ -2,7 +2,7 @@
 //! that comes is counted until it has authenticated, and can be ended.
 
 use super::Door;
-use super::wire::{Cut, Wire};
+use super::wire::{Carries, Cut, Wire};
 use crate::edge::admission::WaitingSocket;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::rest::body::bearer;
@@ -22,7 +22,6 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower::{Service, ServiceExt};
 
@@ -93,7 +92,7 @@ impl Door {
             refused.retry_after = Some(RETRY_WAITING_S);
             refused
         })?;
-        let bearer = bearer(&parts).map(str::to_owned);
+        let bearer = bearer(&parts.headers)?.map(str::to_owned);
         let mut request = axum::http::Request::new(());
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;
@@ -145,7 +144,7 @@ impl Door {
 
     async fn attach<S, K>(&self, wire: Wire<S, K>, head: axum::http::Request<()>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Carries,
         K: Unpin + Send + 'static,
     {
         if let Err(error) = self.service.clone().call((wire, head)).await {

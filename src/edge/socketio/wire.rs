@@ -7,9 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::Notify;
 
+/// How long a client may take to notice that its connection was closed.
+const LINGER_FOR: Duration = Duration::from_secs(2);
 /// Stages of a wire's end; it begins at 0.
 const DEAF: u8 = 1;
 const GONE: u8 = 2;
@@ -68,20 +71,47 @@ impl Cut {
     }
 }
 
+/// What a wire carries.
+pub trait Carries: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carries for S {}
+
 /// A connection that a [`Cut`] ends; `kept` lives as long.
-pub struct Wire<S, K> {
-    io: S,
+pub struct Wire<S: Carries, K> {
+    /// Taken when dropped.
+    io: Option<S>,
     cut: Cut,
     _kept: K,
 }
 
-impl<S, K> Wire<S, K> {
+impl<S: Carries, K> Wire<S, K> {
     pub fn new(io: S, cut: Cut, kept: K) -> Self {
-        Self { io, cut, _kept: kept }
+        Self { io: Some(io), cut, _kept: kept }
     }
 }
 
-impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Wire<S, K> {
+impl<S: Carries, K> Drop for Wire<S, K> {
+    fn drop(&mut self) {
+        if let (Some(io), true, false) = (self.io.take(), self.cut.is(DEAF), self.cut.is(GONE)) {
+            tokio::spawn(linger(io));
+        }
+    }
+}
+
+/// Closes a connection on which the client may still be sending: were it closed at once, the client
+/// would learn that its data was not taken, and might not read its goodbye.
+async fn linger(mut io: impl Carries) {
+    let until_closed = async {
+        io.shutdown().await?;
+        let mut unheard = [0; 1_024];
+        while io.read(&mut unheard).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // Gone either way.
+    let _ = tokio::time::timeout(LINGER_FOR, until_closed).await;
+}
+
+impl<S: Carries, K: Unpin> AsyncRead for Wire<S, K> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -91,25 +121,28 @@ impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Wire<S, K> {
         if self.cut.is(DEAF) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        match &mut self.io {
+            Some(io) => Pin::new(io).poll_read(cx, buf),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
-impl<S: AsyncWrite + Unpin, K: Unpin> Wire<S, K> {
+impl<S: Carries, K: Unpin> Wire<S, K> {
     fn unless_gone<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         self.cut.0.writer.register(cx.waker());
-        if self.cut.is(GONE) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        match &mut self.io {
+            Some(io) if !self.cut.is(GONE) => poll(Pin::new(io), cx),
+            _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
-        poll(Pin::new(&mut self.io), cx)
     }
 }
 
-impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
+impl<S: Carries, K: Unpin> AsyncWrite for Wire<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes)))?;
         self.cut.0.written.fetch_add(written as u64, Ordering::SeqCst);
@@ -131,7 +164,6 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn an_ended_wire_reads_nothing_more_and_still_writes() {
@@ -158,9 +190,12 @@ mod tests {
         assert!(!flushed.is_finished());
         wire.flush().await.unwrap();
         flushed.await.unwrap();
-        let mut told = [0; 7];
-        client.read_exact(&mut told).await.unwrap();
-        assert_eq!(&told, b"goodbye");
+        drop(wire);
+        // What it still sends is taken, so that it can read its goodbye.
+        client.write_all(&[b'x'; 1_000]).await.unwrap();
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, b"goodbye");
     }
 
     #[tokio::test]
