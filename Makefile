@@ -3,7 +3,10 @@ SHELL := bash
 .ONESHELL:
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help run test audit clean-components have-cargo
+SCENARIO ?=
+BACKEND ?= embedded
+BENCH_ARGS ?=
+.PHONY: help run test bench audit clean-components have-cargo
 
 # rustup puts cargo there, but a shell that was open before does not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -26,6 +29,13 @@ run: have-cargo ## build and start the service on 127.0.0.1:8080 with everything
 
 test: have-cargo ## every test, with the real components (installs them into .cache)
 	@exec tests/run
+
+bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BACKEND=embedded|cluster, BENCH_ARGS=--help
+	@cargo build --release --locked -p reedi -p reedi-loadtest
+	if [ "$(BACKEND)" = cluster ]; then tests/components/install.sh; fi
+	# Ten thousand sockets are as many open files.
+	ulimit -n "$$(ulimit -Hn)"
+	exec "$${CARGO_TARGET_DIR:-target}/release/reedi-loadtest" $(SCENARIO) --backend $(BACKEND) $(BENCH_ARGS)
 
 audit: have-cargo ## licences, bans and sources of the dependencies; advisories where their database can be fetched
 	@deny=.cache/tools/cargo-deny-$(CARGO_DENY_VERSION)

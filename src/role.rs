@@ -1,6 +1,7 @@
 //! Roles: what a process is made of. The only place that names concrete adapters.
 
 pub mod cluster;
+pub mod process;
 pub mod single;
 
 use crate::delivery::Delivery;
@@ -64,6 +65,10 @@ pub enum RoleError {
     Cql(String),
     #[error("the edge link is away: {0}")]
     Link(#[from] LinkError),
+    #[error("REEDI_SEAL_KEYS is needed: content is sealed with them")]
+    SealKeys,
+    #[error("{0:?} cannot name anything at NATS")]
+    NatsName(String),
     #[error("the platform cannot be asked for people: {0}")]
     People(String),
 }
@@ -83,6 +88,7 @@ pub struct Shared {
 }
 
 /// What an edge needs besides.
+#[derive(Clone)]
 pub struct EdgeParts {
     pub presence: PresenceStore,
     pub rate_limit: RateLimit,

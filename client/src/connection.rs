@@ -28,6 +28,9 @@ const FETCH_FIRST: Duration = Duration::from_millis(200);
 const FETCH_MOST: Duration = Duration::from_secs(10);
 /// Between a receipt that was refused for now and the next try.
 const MARKS_AGAIN: Duration = Duration::from_secs(2);
+/// Between a resume that the server could not carry out yet and the next: its store is behind or away.
+const RESUME_FIRST: Duration = Duration::from_millis(500);
+const RESUME_MOST: Duration = Duration::from_secs(10);
 
 /// How a connection ended.
 pub(crate) enum Cease {
@@ -54,6 +57,9 @@ pub(crate) struct Connection<'a> {
     pinged_at: Option<Instant>,
     renew_at: Option<Instant>,
     marks_at: Option<Instant>,
+    /// When to ask for what was missed again, and how often that was in vain.
+    resume_at: Option<Instant>,
+    resumes_in_vain: u32,
 }
 
 impl<'a> Connection<'a> {
@@ -76,6 +82,8 @@ impl<'a> Connection<'a> {
             pinged_at: None,
             renew_at,
             marks_at: None,
+            resume_at: None,
+            resumes_in_vain: 0,
         }
     }
 
@@ -202,6 +210,10 @@ impl<'a> Connection<'a> {
         let progress = matches!(event, ServerEvent::ResumeComplete { .. } | ServerEvent::Checkpoint { .. });
         let caught_up = matches!(event, ServerEvent::ResumeComplete { .. });
         if let ServerEvent::ResumePending { reason } = event {
+            // What comes live meanwhile is kept back, for nothing says that it is all.
+            let wait = wait_after(RESUME_FIRST, RESUME_MOST, self.resumes_in_vain);
+            self.resume_at = Some(Instant::now() + wait);
+            self.resumes_in_vain = self.resumes_in_vain.saturating_add(1);
             return self.core.outlet.tell(Update::Link(Link::Behind { reason }));
         }
         let mut told = Vec::new();
@@ -209,6 +221,7 @@ impl<'a> Connection<'a> {
         self.tell(told);
         if caught_up {
             self.core.backoff.succeeded();
+            (self.resume_at, self.resumes_in_vain) = (None, 0);
             self.core.outlet.tell(Update::Link(Link::CaughtUp));
         }
         if progress {
@@ -276,6 +289,10 @@ impl<'a> Connection<'a> {
         for conversation in saved.cursors.into_keys() {
             self.core.outlet.tell(Update::Reset(conversation));
         }
+        self.resume().await
+    }
+
+    async fn resume(&mut self) -> Result<(), Closed> {
         let ack = self.acks.expect(Instant::now(), Waiting::Resume);
         let resume = self.core.timelines.resume();
         self.socket.send(frame::infallible(name::RESUME, &resume, Some(ack)).into()).await
@@ -321,7 +338,8 @@ impl<'a> Connection<'a> {
         let silent = self.pinged_at.map_or(heard_at + options.ping_after, |at| at + options.silent_most);
         let unanswered = self.acks.oldest().map(|at| at.max(self.reading_since) + options.answer_within);
         let resting = self.core.shared.queues.lock().next_due();
-        [unanswered, resting, self.renew_at, self.marks_at].into_iter().flatten().fold(silent, Instant::min)
+        let due = [unanswered, resting, self.renew_at, self.marks_at, self.resume_at];
+        due.into_iter().flatten().fold(silent, Instant::min)
     }
 
     async fn tick(&mut self) -> Result<(), Closed> {
@@ -329,6 +347,10 @@ impl<'a> Connection<'a> {
         if self.marks_at.is_some_and(|at| at <= now) {
             self.marks_at = None;
             self.core.shared.queues.lock().marks.again();
+        }
+        if self.resume_at.is_some_and(|at| at <= now) {
+            self.resume_at = None;
+            self.resume().await?;
         }
         if self.renew_at.is_some_and(|at| at <= now) {
             self.renew_at = None;

@@ -116,6 +116,24 @@ async fn a_connection_resumes_from_where_the_last_one_was() {
 }
 
 #[tokio::test]
+async fn a_resume_that_has_to_wait_for_the_store_is_asked_for_again() {
+    let mut server = Server::start().await;
+    let (_client, mut updates) = client(&server).connect().await.unwrap();
+    let mut peer = server.accept().await;
+    let asked = peer.command("resume").await;
+    peer.send(json!({"ack": asked["ack"], "data": {"ok": true}})).await;
+    peer.send(json!({"event": "resume_pending", "data": {"reason": "the store is away"}})).await;
+    // It may be the first after a gap: kept back until the server says that all is told.
+    peer.send(new_message(6, 5)).await;
+    assert_eq!(resume(&mut peer, 4).await, asked["data"], "on the same connection, from the same place");
+    peer.send(new_message(5, 4)).await;
+    peer.send(new_message(6, 5)).await;
+    for sequence in [5, 6] {
+        assert_eq!(next_event(&mut updates).await.place().unwrap().1.position, position(sequence));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_was_killed_leaves_its_outbox_and_progress_to_the_next() {
     let folder = support::folder("killed");
     let mut server = Server::start().await;

@@ -10,7 +10,10 @@ use crate::checker::Verdict;
 use crate::client::{AT_ONCE, Failure, Person};
 use crate::server::Server;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reedi_protocol::ConversationId;
+use reedi_client::Page;
+use reedi_invariants::{Acked, HistoryRow};
+use reedi_protocol::resource::MessageType;
+use reedi_protocol::{AccountId, ConversationId, Position};
 
 /// One direct conversation for each two people that follow each other in the list.
 ///
@@ -26,7 +29,7 @@ pub async fn pair_up(server: &Server, people: &[Person]) -> Result<Vec<Conversat
 }
 
 /// Reads the whole history of a conversation and compares it with what was acknowledged in it:
-/// every message once, at its place, and no other (invariant `acked_exactly_once`).
+/// every message once, at its place (invariant `acked_exactly_once`), the newest first.
 ///
 /// # Errors
 /// A page cannot be read.
@@ -36,46 +39,73 @@ pub async fn check_history(
     conversation: ConversationId,
     acknowledged: &[u64],
 ) -> Result<Verdict, Failure> {
-    use reedi_client::Page;
     let rest = crate::client::rest(&server.edges[0])?.for_token(reader.token.clone());
     let (mut page, mut found) = (Page::Newest, Vec::new());
     loop {
         let history = rest.history(conversation, page, 100).await?;
-        found.extend(history.messages.iter().map(|m| m.position.as_u64()));
+        let rows = history.messages.iter().filter(|m| m.message_type != MessageType::System);
+        found.extend(rows.map(|m| HistoryRow {
+            message: m.message_id,
+            sender: m.sender_id,
+            client_message_id: m.client_message_id.clone(),
+        }));
         match history.messages.last() {
             Some(oldest) if history.next_cursor.is_some() => page = Page::Before(oldest.message_id),
             _ => break,
         }
     }
-    Ok(compare_history(&found, acknowledged))
+    Ok(compare_history(conversation, &found, acknowledged))
 }
 
-/// `found` is newest first, `acknowledged` in any order.
-fn compare_history(found: &[u64], acknowledged: &[u64]) -> Verdict {
-    let falls = |pair: &&[u64]| pair[0] < pair[1];
-    let same = |pair: &&[u64]| pair[0] == pair[1];
-    let known: std::collections::HashSet<u64> = found.iter().copied().collect();
-    let missing: Vec<u64> = acknowledged.iter().filter(|p| !known.contains(p)).copied().collect();
-    Verdict {
-        acknowledged: acknowledged.len() as u64,
-        told: found.len() as u64,
-        missing: missing.len() as u64,
-        doubled: found.windows(2).filter(same).count() as u64,
-        out_of_order: found.windows(2).filter(falls).count() as u64,
-        misplaced: 0,
-        examples: missing.iter().take(3).map(|p| format!("Missing: {p} is not in history")).collect(),
+/// `found` is newest first, `acknowledged` are positions in any order.
+fn compare_history(conversation: ConversationId, found: &[HistoryRow], acknowledged: &[u64]) -> Verdict {
+    let place = |position: &u64| Position::from_u64(*position).map(|p| conversation.key().event_id(p));
+    let acked: Vec<Acked> = acknowledged
+        .iter()
+        .filter_map(place)
+        .map(|message| Acked {
+            // Who sent it, and as what, was checked when it was told.
+            sender: AccountId::new(uuid::Uuid::nil()),
+            client_message_id: message.to_string(),
+            message,
+            at_ms: 0,
+        })
+        .collect();
+    let mut verdict =
+        Verdict { acknowledged: acked.len() as u64, told: found.len() as u64, ..Verdict::default() };
+    if let Err(violation) = reedi_invariants::acked_exactly_once(&acked, found) {
+        verdict.missing = 1;
+        verdict.examples.push(violation.to_string());
     }
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].message <= pair[1].message) {
+        verdict.out_of_order = 1;
+        verdict.examples.push(format!("{} stands before {} in history", pair[0].message, pair[1].message));
+    }
+    verdict
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reedi_protocol::{ConversationKey, Epoch};
 
     #[test]
     fn a_history_is_compared_with_what_was_acknowledged() {
-        assert!(compare_history(&[5, 3, 2], &[2, 3, 5]).is_clean());
-        assert_eq!(compare_history(&[5, 2], &[2, 3, 5]).missing, 1);
-        assert_eq!(compare_history(&[5, 3, 3, 2], &[2, 3, 5]).doubled, 1);
-        assert_eq!(compare_history(&[3, 5, 2], &[2, 3, 5]).out_of_order, 1);
+        let key = ConversationKey::from_u64(7);
+        let at = |n: u64| Position::new(Epoch::FIRST, n).unwrap();
+        let row = |n: &u64| HistoryRow {
+            message: key.event_id(at(*n)),
+            sender: AccountId::new(uuid::Uuid::nil()),
+            client_message_id: None,
+        };
+        let compare = |found: &[u64], acknowledged: &[u64]| {
+            let found: Vec<HistoryRow> = found.iter().map(row).collect();
+            let acknowledged: Vec<u64> = acknowledged.iter().map(|n| at(*n).as_u64()).collect();
+            compare_history(key.conversation_id(), &found, &acknowledged)
+        };
+        assert!(compare(&[5, 3, 2], &[2, 3, 5]).is_clean());
+        assert!(!compare(&[5, 2], &[2, 3, 5]).is_clean(), "one is missing");
+        assert!(!compare(&[5, 3, 3, 2], &[2, 3, 5]).is_clean(), "one stands there twice");
+        assert!(!compare(&[3, 5, 2], &[2, 3, 5]).is_clean(), "not newest first");
     }
 }

@@ -23,6 +23,8 @@ pub struct CommandFrame<'a> {
 pub enum FrameError {
     #[error("the frame nests deeper than {} levels", limits::JSON_DEPTH)]
     TooDeep,
+    #[error("the frame is no JSON object")]
+    NotAnObject,
     #[error("the frame is no JSON object with an `event`: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -50,10 +52,20 @@ pub fn depth_is_bounded(text: &[u8]) -> bool {
     true
 }
 
+/// Whether a JSON text can be an object. Deserializing into a struct would also take a list, field by
+/// field, which no client means.
+#[must_use]
+pub fn is_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'{')
+}
+
 impl<'a> CommandFrame<'a> {
     /// # Errors
     /// No JSON, not this shape, or nested too deep.
     pub fn decode(text: &'a str) -> Result<Self, FrameError> {
+        if !is_object(text.as_bytes()) {
+            return Err(FrameError::NotAnObject);
+        }
         if !depth_is_bounded(text.as_bytes()) {
             return Err(FrameError::TooDeep);
         }
@@ -148,7 +160,14 @@ mod tests {
         assert!(depth_is_bounded(br#"{"a":"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"["}"#));
         let deep = format!("{}1{}", "[".repeat(33), "]".repeat(33));
         assert!(!depth_is_bounded(deep.as_bytes()));
+        let deep = format!(r#"{{"event":"a","data":{deep}}}"#);
         assert!(matches!(CommandFrame::decode(&deep), Err(FrameError::TooDeep)));
+    }
+
+    #[test]
+    fn a_list_is_no_frame() {
+        let frame = CommandFrame::decode(r#" ["send_message",{},1]"#);
+        assert!(matches!(frame, Err(FrameError::NotAnObject)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `reedi edge`, `delivery`, `writer` and `migrate`: the roles of a cluster.
 
 use clap::ArgMatches;
-use reedi::role::cluster::{Roles, cql_config, start};
+use reedi::role::cluster::{cql_config, start};
+use reedi::role::process::Roles;
 use reedi::runtime::shutdown::Shutdown;
 use reedi::runtime::telemetry;
 use reedi::store::cql;

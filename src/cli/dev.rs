@@ -21,7 +21,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
         }
         let single = single::start(config, shutdown).await.map_err(|e| e.to_string())?;
         single.shared.readiness.until_ready().await;
-        let address = single.address;
+        let Some(address) = single.address else { return Ok(()) };
         println!(
             "Reedi listens on http://{address}, with its data in {folder}.\n\n\
              Talk to each other, in two more terminals:\n\

@@ -245,7 +245,7 @@ impl Consumer {
         self.routes.forget_silent();
         let shards = &self.shards;
         let due = self.routes.edges().any(|(_, edge)| {
-            edge.last_sent.elapsed() >= HEARTBEAT_IDLE
+            edge.told_all.elapsed() >= HEARTBEAT_IDLE
                 || shards.iter().any(|(shard, s)| edge.sent.get(shard).is_none_or(|sent| *sent < s.pushed))
         });
         if due {

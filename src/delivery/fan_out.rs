@@ -7,6 +7,7 @@ use crate::domain::record::Entry;
 use crate::edge_link::{Coverage, EdgeId, EdgeLink, EdgeLinkPort, LinkError, LinkEvent, ToEdge, WorkerId};
 use crate::log::RawRecord;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::trace_context::trace_id_of;
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,6 +51,12 @@ impl FanOut {
     /// Adds a record for those edges that hold a recipient.
     pub fn add(&mut self, routes: &Routes, raw: &RawRecord, entry: &Entry, recipients: &[AccountId]) {
         let previous = self.previous_of(entry);
+        tracing::debug!(
+            trace_id = trace_id_of(raw.traceparent.as_deref()),
+            position = raw.position.as_u64(),
+            recipients = recipients.len(),
+            "an event goes out to edges"
+        );
         for (edge, accounts) in by_edge(routes, recipients) {
             self.events.entry(edge).or_default().push(link_event(raw, previous, accounts));
         }
@@ -94,7 +101,9 @@ impl FanOut {
                 continue;
             }
             known.prompt = false;
-            known.last_sent = tokio::time::Instant::now();
+            if touched.is_none() {
+                known.told_all = tokio::time::Instant::now();
+            }
             batches.push((edge, ToEdge::Batch { worker, routes: known.version, coverage, events }));
         }
         // Of edges that are gone.
@@ -139,4 +148,57 @@ fn coverage(
         None => shards.iter().for_each(|(shard, standing)| cover(*shard, standing)),
     }
     coverage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge_link::Generation;
+    use crate::edge_link::in_process::InProcessLink;
+    use reedi_protocol::{Epoch, Timestamp};
+    use std::time::Duration;
+
+    const EDGE: EdgeId = EdgeId(7);
+    const WORKER: WorkerId = WorkerId(1);
+
+    /// Else shards in which nothing happens are not heard of while one is busy, and after 10 s the edge
+    /// sends its clients elsewhere.
+    #[tokio::test(start_paused = true)]
+    async fn news_of_one_shard_do_not_put_off_the_heartbeat_of_all() {
+        let link = EdgeLink::InProcess(InProcessLink::default());
+        let (mut frames, _presence) = link.listen_as_edge(EDGE).await.unwrap();
+        let account = AccountId::new(uuid::Uuid::from_u128(1));
+        let mut routes = Routes::default();
+        routes.snapshot(EDGE, 1, vec![account], HashMap::new());
+        let at = |sequence| Position::new(Epoch::FIRST, sequence).unwrap();
+        let standing = Standing { generation: Generation(1), pushed: at(1), read: at(1) };
+        let conversation = ConversationKey::from_u64(0);
+        let shards: BTreeMap<Shard, Standing> =
+            [(conversation.shard(), standing), (Shard(200), standing)].into();
+        let (mut fan_out, metrics) = (FanOut::default(), Metrics::new());
+        fan_out.flush(WORKER, &link, &mut routes, &shards, &metrics, false).await;
+        let told_all = routes.edge(EDGE).unwrap().told_all;
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let event = LinkEvent {
+            position: at(2),
+            log_time: Timestamp::from_millis(1),
+            conversation,
+            previous: None,
+            recipients: vec![account],
+            payload: bytes::Bytes::new(),
+            traceparent: None,
+        };
+        fan_out.events.insert(EDGE, vec![event]);
+        fan_out.flush(WORKER, &link, &mut routes, &shards, &metrics, true).await;
+        assert_eq!(routes.edge(EDGE).unwrap().told_all, told_all);
+        fan_out.flush(WORKER, &link, &mut routes, &shards, &metrics, false).await;
+        assert_eq!(routes.edge(EDGE).unwrap().told_all, tokio::time::Instant::now());
+        let covered = |frame| match frame {
+            Some(ToEdge::Batch { coverage, .. }) => coverage.len(),
+            _ => 0,
+        };
+        assert_eq!(covered(frames.recv().await), 2);
+        assert_eq!(covered(frames.recv().await), 1);
+        assert_eq!(covered(frames.recv().await), 2);
+    }
 }

@@ -16,7 +16,8 @@ pub struct EdgeRoutes {
     /// Up to where every shard was sent to it.
     pub sent: HashMap<Shard, Position>,
     heard: Instant,
-    pub last_sent: Instant,
+    /// When it last heard of all shards, also of those in which nothing happens.
+    pub told_all: Instant,
     /// It waits to hear that its routes are applied: send soon, for all shards.
     pub prompt: bool,
 }
@@ -98,7 +99,7 @@ impl Routes {
             accounts: accounts.into_iter().collect(),
             sent,
             heard: now,
-            last_sent: now,
+            told_all: now,
             prompt: true,
         };
         self.edges.insert(edge, routes);

@@ -5,9 +5,12 @@ use super::Edge;
 use super::session::Session;
 use super::wire::{self, Audience};
 use crate::domain::record::{Body, Entry, NotAnEvent};
-use crate::edge_link::{EdgeLinkPort, Fleeting, Inbound, LinkEvent, PresenceChange, ToEdge, ToWorkers};
-use reedi_protocol::AccountId;
+use crate::edge_link::{
+    DeviceCame, EdgeId, EdgeLinkPort, Fleeting, Inbound, LinkEvent, PresenceChange, ToEdge, ToWorkers,
+};
+use crate::runtime::trace_context::trace_id_of;
 use reedi_protocol::event::ServerEvent;
+use reedi_protocol::{AccountId, CloseCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +57,12 @@ fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
             let through = edge.coverage.lock().through_list();
             vec![edge.routes.snapshot(through)]
         }
+        ToEdge::Devices { by, came } => {
+            if by != edge.id {
+                came.iter().for_each(|device| replace(edge, by, device));
+            }
+            Vec::new()
+        }
         ToEdge::Skip { shard, generation, through } => {
             if edge.coverage.lock().skip(shard, generation, through) {
                 tracing::warn!(
@@ -83,6 +92,17 @@ fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
     }
 }
 
+/// The same device has connected to another edge: the later connection stays, and of two that came in the
+/// same moment the one at the edge with the higher id, whichever edge judges.
+fn replace(edge: &Edge, by: EdgeId, elsewhere: &DeviceCame) {
+    edge.routes.each_session(elsewhere.account, |session| {
+        let is_same = session.device == Some(elsewhere.device);
+        if is_same && (session.came_at(), edge.id) < (elsewhere.at, by) {
+            session.close(CloseCode::Replaced, "the same device connected elsewhere");
+        }
+    });
+}
+
 fn tell(edge: &Edge, event: &LinkEvent) {
     let entry = match Entry::decode(event.position, event.log_time, &event.payload) {
         Ok(entry) => entry,
@@ -94,6 +114,12 @@ fn tell(edge: &Edge, event: &LinkEvent) {
         }
     };
     let record = &entry.record;
+    tracing::debug!(
+        trace_id = trace_id_of(event.traceparent.as_deref()),
+        position = entry.position.as_u64(),
+        recipients = event.recipients.len(),
+        "an event is told"
+    );
     if let Body::Control { after, .. } = &record.body {
         edge.views.learn(record.conversation, entry.position, entry.position, Arc::new(after.clone()));
     }

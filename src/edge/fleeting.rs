@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use reedi_protocol::event::{PresenceStatus, ServerEvent};
 use reedi_protocol::resource::PresenceVisibility;
 use reedi_protocol::{AccountId, ConversationKey};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,8 +68,7 @@ pub async fn join(
     session: &Session,
     conversation: ConversationKey,
 ) -> Outcome<Vec<PresentStatus>> {
-    let view = edge.views.get(conversation).await?;
-    view.member(session.account)?;
+    let view = edge.member_view(session.account, conversation).await?;
     if !session.join(conversation) {
         let detail = format!(
             "One connection may have {} conversations joined at once: leave one first.",
@@ -126,8 +125,7 @@ pub async fn typing(
     conversation: ConversationKey,
     typing: bool,
 ) -> Outcome<()> {
-    let view = edge.views.get(conversation).await?;
-    view.member(session.account)?;
+    let view = edge.member_view(session.account, conversation).await?;
     if view.state.members.len() <= edge.limits.typing_members {
         let what = Fleeting::Typing { account: session.account, typing };
         let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
@@ -158,6 +156,8 @@ pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
 /// Keeps presence: tells who came and left, together, and refreshes who is here.
 pub async fn run(edge: Arc<Edge>) {
     let mut refreshed = tokio::time::Instant::now();
+    // Who was said to be here: nobody else has left.
+    let mut held: HashSet<AccountId> = HashSet::new();
     loop {
         tokio::select! {
             biased;
@@ -165,8 +165,10 @@ pub async fn run(edge: Arc<Edge>) {
             () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
         }
         let touched = std::mem::take(&mut *edge.presence_touched.lock());
-        let (here, gone): (Vec<_>, Vec<_>) =
+        let (here, gone): (Vec<AccountId>, Vec<AccountId>) =
             touched.into_iter().partition(|account| edge.routes.has(*account));
+        held.extend(&here);
+        let gone: Vec<_> = gone.into_iter().filter(|account| held.remove(account)).collect();
         let now = edge.clock.now();
         let mut changes = Vec::new();
         if !here.is_empty() {

@@ -23,7 +23,7 @@ pub mod view;
 pub mod watermarks;
 pub mod wire;
 
-use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError};
+use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError, ToEdge};
 use crate::log::{Log, LogPort};
 use crate::people::People;
 use crate::presence::PresenceStore;
@@ -57,6 +57,9 @@ use watermarks::Watermarks;
 const ROUTES_TOGETHER: Duration = Duration::from_millis(3);
 /// An edge with nothing to say says that it is there this often.
 const ROUTES_IDLE: Duration = Duration::from_secs(1);
+
+/// Devices told of in one frame; some 30 bytes each, far below what a frame of the link may have.
+const DEVICES_MOST: usize = 1_000;
 
 /// What an edge is made of; `role` chooses the adapters.
 pub struct Parts {
@@ -189,6 +192,12 @@ impl Edge {
             if let Err(error) = self.link.to_workers(self.routes.delta()).await {
                 // Workers notice by the version and ask for a snapshot.
                 tracing::debug!(%error, "a delta of the routes was not passed on");
+            }
+            for came in self.routes.take_devices().chunks(DEVICES_MOST) {
+                let frame = ToEdge::Devices { by: self.id, came: came.to_vec() };
+                if let Err(error) = self.link.to_all_edges(frame).await {
+                    tracing::warn!(%error, "other edges were not told which devices came");
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //! numbered deltas and ask for a snapshot when they miss one (rule P5).
 
 use super::session::Session;
-use crate::edge_link::{EdgeId, ToWorkers};
+use crate::edge_link::{DeviceCame, EdgeId, ToWorkers};
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, Position, Shard};
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ struct Table {
     changed: BTreeMap<AccountId, bool>,
     /// The version of the last delta.
     version: u64,
+    /// Devices that came since other edges were last told.
+    devices: Vec<DeviceCame>,
 }
 
 /// The sessions of one edge, by account.
@@ -62,6 +64,10 @@ impl Routes {
             connected.sessions.iter().position(same_device).map(|i| connected.sessions.swap_remove(i));
         if connected.sessions.len() >= most {
             return None;
+        }
+        if let Some(device) = session.device {
+            table.devices.push(DeviceCame { account: session.account, device, at: session.came_at() });
+            self.changed.notify_one();
         }
         connected.sessions.push(session);
         if first_of_account {
@@ -130,6 +136,12 @@ impl Routes {
             came: accounts(came),
             left: accounts(left),
         }
+    }
+
+    /// Devices that came since this was last asked.
+    #[must_use]
+    pub fn take_devices(&self) -> Vec<DeviceCame> {
+        std::mem::take(&mut self.table.lock().devices)
     }
 
     /// All accounts. What has not gone out as a delta yet is in it and goes out once more.

@@ -18,6 +18,10 @@ pub const JOINED_MOST: usize = 100;
 /// Commands of one session that may wait for others at once.
 pub const PATIENT_MOST: u32 = 16;
 
+/// Commands refused in a row for coming too fast, after which the connection ends: several times what
+/// a client has under way when the first refusal reaches it.
+const UNHEEDED_MOST: u32 = 256;
+
 /// A frame for a client, encoded once for all who get it: `{"event":NAME,"data":DATA}`.
 #[derive(Clone, Debug)]
 pub struct OutFrame {
@@ -76,6 +80,8 @@ pub struct Session {
     pub account: AccountId,
     pub device: Option<DeviceId>,
     expires_at_ms: AtomicU64,
+    /// When it came, by the log's clock in milliseconds since 1970.
+    came_ms: AtomicU64,
     /// When the client last sent anything, in milliseconds of this edge's uptime.
     heard_ms: AtomicU64,
     /// When it was last asked for a sign of life, likewise.
@@ -85,6 +91,8 @@ pub struct Session {
     outbox: Mutex<Outbox>,
     wake: Notify,
     joined: Mutex<Vec<ConversationKey>>,
+    /// Commands refused in a row for coming too fast.
+    unheeded: AtomicU32,
 }
 
 impl Session {
@@ -97,6 +105,7 @@ impl Session {
             account: identity.account,
             device: identity.device,
             expires_at_ms: AtomicU64::new(identity.expires_at.as_millis()),
+            came_ms: AtomicU64::new(0),
             heard_ms: AtomicU64::new(0),
             asked_ms: AtomicU64::new(0),
             patient: AtomicU32::new(0),
@@ -104,6 +113,7 @@ impl Session {
             outbox: Mutex::new(Outbox { held: Some(Box::new(held)), ..Outbox::default() }),
             wake: Notify::new(),
             joined: Mutex::default(),
+            unheeded: AtomicU32::new(0),
         })
     }
 
@@ -252,6 +262,15 @@ impl Session {
         self.expires_at_ms.store(expires_at.as_millis(), Ordering::Relaxed);
     }
 
+    pub fn came(&self, at: Timestamp) {
+        self.came_ms.store(at.as_millis(), Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn came_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.came_ms.load(Ordering::Relaxed))
+    }
+
     pub fn heard(&self, uptime_ms: u64) {
         self.heard_ms.store(uptime_ms, Ordering::Relaxed);
     }
@@ -283,6 +302,19 @@ impl Session {
             .patient
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < PATIENT_MOST).then_some(n + 1));
         begun.ok().map(|_| Patient(self.clone()))
+    }
+
+    /// A command was not refused for coming too fast.
+    pub fn heeded(&self) {
+        self.unheeded.store(0, Ordering::Relaxed);
+    }
+
+    /// A command came too fast again. Who does not heed being told so is sent away.
+    pub fn unheeded(&self, retry_after_s: u64) {
+        if self.unheeded.fetch_add(1, Ordering::Relaxed) + 1 >= UNHEEDED_MOST {
+            let wait_ms = retry_after_s * 1_000;
+            self.close(CloseCode::TooMany, format!("{{\"reconnectAfterMs\":{wait_ms}}}"));
+        }
     }
 
     /// False where it has joined too many.

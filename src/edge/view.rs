@@ -6,7 +6,7 @@ use crate::domain::conversation::{AUDIENCE_MOST, ConversationState, Member};
 use crate::domain::record::Audience;
 use crate::store::{Conversations as _, Store, StoreError};
 use parking_lot::Mutex;
-use reedi_protocol::{AccountId, ConversationKey, Position};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,6 +87,19 @@ impl Views {
         }
     }
 
+    /// A view that knows of every control event up to `position`, which is stored: reads are exact where
+    /// sends go by what is at most [`FRESH_FOR`] old (rule P7).
+    ///
+    /// # Errors
+    /// There is none, or the store is away.
+    pub async fn as_of(&self, conversation: ConversationKey, position: Position) -> Outcome<View> {
+        let held = self.part(conversation).lock().get(&conversation).cloned();
+        match held {
+            Some(view) if view.known_through >= position => Ok(view),
+            _ => self.load(conversation).await?.ok_or_else(Refused::not_found),
+        }
+    }
+
     /// Reads the view from the store, which is asked for nothing that is known better already.
     ///
     /// # Errors
@@ -126,5 +139,61 @@ impl Views {
     /// Forgets a view, so that the next look reads the store.
     pub fn forget(&self, conversation: ConversationKey) {
         self.part(conversation).lock().remove(&conversation);
+    }
+}
+
+impl super::Edge {
+    /// The view of a conversation that `account` is a member of, to judge a command by. What this edge
+    /// holds may be old, and what the store has may be behind: before anybody is told that there is
+    /// nothing, everything that the log had by then has been looked at. That costs an append, so it
+    /// counts against the account.
+    ///
+    /// # Errors
+    /// There is nothing that this account can see, or it cannot be told now.
+    pub async fn member_view(&self, account: AccountId, conversation: ConversationKey) -> Outcome<View> {
+        let is_member = |view: &View| view.state.member(account).is_some();
+        match self.views.get(conversation).await {
+            Ok(view) if is_member(&view) => return Ok(view),
+            Err(refused) if refused.code != ErrorCode::NotFound => return Err(refused),
+            Ok(_) | Err(_) => {}
+        }
+        if let Some(view) = self.views.load(conversation).await?.filter(is_member) {
+            return Ok(view);
+        }
+        self.admission.command(account, self.clock.now()).await?;
+        self.appender.stored_up_to_now(conversation.shard()).await?;
+        self.views.load(conversation).await?.filter(is_member).ok_or_else(Refused::not_found)
+    }
+
+    /// The same to read by: with every control event that the store has.
+    ///
+    /// # Errors
+    /// As for [`Self::member_view`].
+    pub async fn reader_view(&self, account: AccountId, conversation: ConversationKey) -> Outcome<View> {
+        match self.views.load(conversation).await? {
+            Some(view) if view.state.member(account).is_some() => Ok(view),
+            _ => self.member_view(account, conversation).await,
+        }
+    }
+
+    /// Waits until a control event is stored, so that its author, who may come to any edge next, finds what
+    /// it left. It stands whether it is stored in time or not.
+    pub async fn shown_by_all(&self, conversation: ConversationKey, position: Position) {
+        if self.watermarks.passed(conversation.shard(), position).await.is_err() {
+            tracing::debug!("a control event is not stored yet");
+        }
+    }
+
+    /// Waits until the event at a place that a client named is stored (rule P6).
+    ///
+    /// # Errors
+    /// The log has no such place, or the store has not caught up.
+    pub async fn place_stored(&self, conversation: ConversationKey, position: Position) -> Outcome<()> {
+        let shard = conversation.shard();
+        let Err(behind) = self.watermarks.passed(shard, position).await else { return Ok(()) };
+        match self.appender.has_reached(shard, position).await? {
+            true => Err(behind.into()),
+            false => Err(Refused::not_found()),
+        }
     }
 }

@@ -9,7 +9,7 @@ pub mod simulated;
 
 use bytes::Bytes;
 use reedi_protocol::event::PresenceStatus;
-use reedi_protocol::{AccountId, ConversationKey, Position, Shard, Timestamp};
+use reedi_protocol::{AccountId, ConversationKey, DeviceId, Position, Shard, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
 
@@ -60,7 +60,15 @@ pub struct LinkEvent {
     pub traceparent: Option<String>,
 }
 
-/// From a worker to one edge.
+/// A device that connected, and when by the log's clock: the later connection stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceCame {
+    pub account: AccountId,
+    pub device: DeviceId,
+    pub at: Timestamp,
+}
+
+/// To edges: from a worker to one, and to all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToEdge {
     Batch {
@@ -76,6 +84,8 @@ pub enum ToEdge {
     /// The worker cannot serve this shard from where the edge stands: what lies up to `through` is
     /// not coming.
     Skip { shard: Shard, generation: Generation, through: Position },
+    /// Devices that came to the edge `by`: an earlier session of one of them elsewhere is replaced.
+    Devices { by: EdgeId, came: Vec<DeviceCame> },
     /// Something told and forgotten, for those of these accounts who joined the conversation.
     Fleeting { conversation: ConversationKey, audience: Vec<AccountId>, what: Fleeting },
 }

@@ -6,7 +6,7 @@ use super::{
     Append, AppendError, Appended, LogPort, LogReader, RawRecord, ReadError, ShardSet, Slice, SliceState,
 };
 use crate::domain::send_key::DuplicateKey;
-use crate::runtime::fault::{Process, happens, up_to};
+use crate::runtime::fault::{Process, happens, up_to, within};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use reedi_protocol::{Epoch, Position, Shard, Timestamp};
@@ -182,7 +182,7 @@ impl LogPort for SimulatedLog {
             return Err(AppendError::InFlight);
         }
         if happens(faults.late) {
-            let late_by = up_to(faults.late_by);
+            let late_by = within(&faults.late_by_ms);
             self.process.note(|| format!("an append to {:?} lands {late_by:?} late", append.conversation));
             self.spawn_late(append, late_by);
             tokio::time::sleep(NO_ANSWER).await;

@@ -1,7 +1,8 @@
 //! The roles of a cluster: the log and ownership on NATS, the store on CQL, presence and rate limits
 //! on Redis.
 
-use super::{EdgeParts, RoleError, Running, Shared, bind, start_delivery, start_edge, start_writer};
+use super::process::{Member, Parts, Process, Roles};
+use super::{EdgeParts, RoleError};
 use crate::edge_link::EdgeLink;
 use crate::edge_link::nats::NatsLink;
 use crate::log::Log;
@@ -18,46 +19,17 @@ use crate::rate_limit::RateLimit;
 use crate::rate_limit::redis::RedisRateLimit;
 use crate::redis_access::{RedisAccess, RedisConfig};
 use crate::runtime::backoff::Backoff;
-use crate::runtime::clock::LogClock;
 use crate::runtime::config::{AccountsOf, Config};
-use crate::runtime::health::{self, Part, Readiness};
+use crate::runtime::health::Part;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::cql::{CqlConfig, CqlStore};
 use crate::store::{Claimed, EpochRow, Epochs as _, Store, Watermarks as _};
 use reedi_protocol::Epoch;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How often the outside parts are looked at for readiness.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// Which roles a process plays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Roles {
-    pub edge: bool,
-    pub delivery: bool,
-    pub writer: bool,
-}
-
-/// A process of a cluster that runs.
-pub struct Member {
-    /// Where its edge listens.
-    pub address: Option<SocketAddr>,
-    pub admin_address: SocketAddr,
-    pub shared: Shared,
-    running: Vec<Running>,
-}
-
-impl Member {
-    /// Waits until every role has ended.
-    pub async fn ended(self) {
-        for role in self.running {
-            let _ = role.await;
-        }
-    }
-}
 
 /// Where the store is.
 #[must_use]
@@ -92,45 +64,27 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     if roles.edge {
         config.check_edge()?;
     }
-    let metrics = Metrics::new();
-    let readiness = Readiness::new(shutdown.clone(), metrics.clone());
-    let listener = if roles.edge { Some(bind(config.process.listen).await?) } else { None };
-    let admin = bind(config.process.admin_listen).await?;
-    let admin_address = admin.local_addr().unwrap_or(config.process.admin_listen);
-    tokio::spawn(health::serve(admin, readiness.clone(), metrics.clone()));
-
-    let (store_part, nats_part) = (readiness.part("store"), readiness.part("nats"));
+    let process = Process::open(config, roles, shutdown).await?;
+    let (store_part, nats_part) = (process.readiness.part("store"), process.readiness.part("nats"));
     store_part.lacks("waiting for the CQL cluster at REEDI_CQL_CONTACT_POINTS");
     nats_part.lacks("waiting for NATS at REEDI_NATS_URL");
+    let config = process.config.clone();
     let store = Store::Cql(connect_store(&config, &store_part).await?);
     let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
     let (log, link, ownership) = connect_nats(&config, &store, &epoch).await?;
-    let shared = Shared {
-        config: Arc::new(config),
-        log: Log::Nats(log.clone()),
-        store: store.clone(),
-        link: EdgeLink::Nats(link.clone()),
-        ownership: Ownership::Nats(ownership),
-        clock: LogClock::from_system(),
-        metrics,
-        readiness,
-        shutdown,
+    tokio::spawn(watch_parts(store.clone(), log.clone(), link.clone(), store_part, nats_part));
+    let edge = match roles.edge {
+        true => Some(edge_parts(&config, &store, &process.metrics).await?),
+        false => None,
     };
-    tokio::spawn(watch_parts(store, log, link, store_part, nats_part));
-    let mut running = Vec::new();
-    if roles.writer {
-        running.push(start_writer(&shared));
-    }
-    if roles.delivery {
-        running.push(start_delivery(&shared));
-    }
-    let mut address = None;
-    if let Some(listener) = listener {
-        address = listener.local_addr().ok();
-        let parts = edge_parts(&shared).await?;
-        running.push(start_edge(&shared, parts, listener).await?.1);
-    }
-    Ok(Member { address, admin_address, shared, running })
+    let parts = Parts {
+        log: Log::Nats(log),
+        store,
+        link: EdgeLink::Nats(link),
+        ownership: Ownership::Nats(ownership),
+        edge,
+    };
+    process.start(parts).await
 }
 
 async fn connect_store(config: &Config, part: &Part) -> Result<CqlStore, RoleError> {
@@ -174,7 +128,9 @@ async fn connect_nats(
     store: &Store,
     epoch: &EpochRow,
 ) -> Result<(NatsLog, NatsLink, NatsOwnership), RoleError> {
-    let (nats, namespace) = (nats_config(config), Namespace::default());
+    let name = config.nats.name.as_str();
+    let namespace = Namespace::new(name).ok_or_else(|| RoleError::NatsName(name.to_owned()))?;
+    let nats = nats_config(config);
     let log_config = NatsLogConfig {
         nats: nats.clone(),
         namespace: namespace.clone(),
@@ -190,19 +146,18 @@ async fn connect_nats(
     Ok((log, link, NatsOwnership::connect(&ownership_config).await?))
 }
 
-async fn edge_parts(shared: &Shared) -> Result<EdgeParts, RoleError> {
-    let config = &shared.config;
+async fn edge_parts(config: &Config, store: &Store, metrics: &Metrics) -> Result<EdgeParts, RoleError> {
     let urls =
         config.redis.urls.iter().flat_map(|urls| urls.urls().iter().map(ToString::to_string)).collect();
     let redis = RedisAccess::connect(&RedisConfig::new(urls)).await?;
     let people = match config.accounts_of(false) {
-        AccountsOf::Own => People::Own(OwnPeople::new(shared.store.clone())),
+        AccountsOf::Own => People::Own(OwnPeople::new(store.clone())),
         AccountsOf::Platform => People::Platform(super::single::platform(config)?),
     };
-    let seal_keys = config.seal.keys.clone().ok_or_else(|| RoleError::People("no seal keys".into()))?;
+    let seal_keys = config.seal.keys.clone().ok_or(RoleError::SealKeys)?;
     let rate_limit = RateLimit::redis(RedisRateLimit::new(redis.clone()));
     let presence = PresenceStore::Redis(RedisPresence::new(redis));
-    let (limits, metrics) = (rate_limit.clone(), shared.metrics.clone());
+    let (limits, metrics) = (rate_limit.clone(), metrics.clone());
     tokio::spawn(async move {
         loop {
             // Nothing stops without Redis, so readiness does not ask for it.

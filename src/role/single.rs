@@ -1,6 +1,7 @@
 //! `reedi dev`: every role in one process, with embedded parts.
 
-use super::{EdgeParts, RoleError, Running, Shared, bind, start_delivery, start_edge, start_writer};
+use super::process::{Member, Parts, Process, Roles};
+use super::{EdgeParts, RoleError};
 use crate::edge_link::EdgeLink;
 use crate::edge_link::in_process::InProcessLink;
 use crate::log::Log;
@@ -14,85 +15,56 @@ use crate::presence::PresenceStore;
 use crate::presence::in_memory::InMemoryPresence;
 use crate::rate_limit::RateLimit;
 use crate::rate_limit::in_memory::InMemoryRateLimit;
-use crate::runtime::clock::LogClock;
 use crate::runtime::config::{AccountsOf, Config};
-use crate::runtime::health::{self, Readiness};
-use crate::runtime::metrics::Metrics;
 use crate::runtime::own_secrets;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
 use reedi_protocol::Epoch;
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// A whole service that runs.
-pub struct Single {
-    pub address: SocketAddr,
-    pub admin_address: SocketAddr,
-    pub shared: Shared,
-    running: Vec<Running>,
-}
-
-impl Single {
-    /// Waits until every role has ended.
-    pub async fn ended(self) {
-        for role in self.running {
-            let _ = role.await;
-        }
-    }
-}
 
 /// Starts all roles on the data in the configured folder.
 ///
 /// # Errors
 /// What cannot be opened, made or listened on.
-pub async fn start(mut config: Config, shutdown: Shutdown) -> Result<Single, RoleError> {
+pub async fn start(mut config: Config, shutdown: Shutdown) -> Result<Member, RoleError> {
     let folder = config.process.data_dir.clone();
     if config.auth.hs256_secret.is_none() && config.auth.jwks_url.is_none() {
         config.auth.hs256_secret = Some(own_secrets::signing_secret(&folder)?);
     }
-    let seal_keys = match config.seal.keys.clone() {
-        Some(keys) => keys,
-        None => own_secrets::seal_keys(&folder)?,
-    };
-    let listener = bind(config.process.listen).await?;
-    let admin = bind(config.process.admin_listen).await?;
+    if config.seal.keys.is_none() {
+        config.seal.keys = Some(own_secrets::seal_keys(&folder)?);
+    }
+    let process = Process::open(config, Roles::ALL, shutdown).await?;
+    let parts = embedded_parts(&process.config)?;
+    process.start(parts).await
+}
+
+/// The embedded parts on the configured folder. Clones lead to the same: all processes of a cluster
+/// within one process hold clones.
+///
+/// # Errors
+/// What cannot be opened, or no seal keys.
+pub fn embedded_parts(config: &Config) -> Result<Parts, RoleError> {
+    let folder = &config.process.data_dir;
     let log = Log::Embedded(EmbeddedLog::open(&folder.join("log"), Epoch::FIRST)?);
     let store = Store::Embedded(EmbeddedStore::open(&folder.join("store"))?);
     let people = match config.accounts_of(true) {
         AccountsOf::Own => People::Own(OwnPeople::new(store.clone())),
-        AccountsOf::Platform => People::Platform(platform(&config)?),
+        AccountsOf::Platform => People::Platform(platform(config)?),
     };
-    let metrics = Metrics::new();
-    let readiness = Readiness::new(shutdown.clone(), metrics.clone());
-    let shared = Shared {
-        config: Arc::new(config),
+    let edge = EdgeParts {
+        presence: PresenceStore::InMemory(InMemoryPresence::default()),
+        rate_limit: RateLimit::InMemory(InMemoryRateLimit::default()),
+        people,
+        seal_keys: config.seal.keys.clone().ok_or(RoleError::SealKeys)?,
+    };
+    Ok(Parts {
         log,
         store,
         link: EdgeLink::InProcess(InProcessLink::default()),
         ownership: Ownership::InProcess(InProcessOwnership::default()),
-        clock: LogClock::from_system(),
-        metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        shutdown,
-    };
-    let (address, admin_address) = (local(&listener), local(&admin));
-    let parts = EdgeParts {
-        presence: PresenceStore::InMemory(InMemoryPresence::default()),
-        rate_limit: RateLimit::InMemory(InMemoryRateLimit::default()),
-        people,
-        seal_keys,
-    };
-    let writer = start_writer(&shared);
-    let delivery = start_delivery(&shared);
-    let (_, edge) = start_edge(&shared, parts, listener).await?;
-    tokio::spawn(health::serve(admin, readiness, metrics));
-    Ok(Single { address, admin_address, shared, running: vec![edge, delivery, writer] })
-}
-
-fn local(listener: &tokio::net::TcpListener) -> SocketAddr {
-    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)))
+        edge: Some(edge),
+    })
 }
 
 /// The platform's people.

@@ -21,9 +21,9 @@ pub struct LogFaults {
     pub refused: PerMille,
     /// Taken, and the answer is lost.
     pub unanswered: PerMille,
-    /// Taken only after [`LogFaults::late_by`]; the caller hears nothing.
+    /// Taken only after a time within [`LogFaults::late_by_ms`]; the caller hears nothing.
     pub late: PerMille,
-    pub late_by: Duration,
+    pub late_by_ms: std::ops::Range<u64>,
     /// A reader that has to begin anew.
     pub reset: PerMille,
 }
@@ -173,6 +173,13 @@ impl Process {
 #[must_use]
 pub fn happens(per_mille: PerMille) -> bool {
     per_mille > 0 && random::rng().random_range(0..1_000) < per_mille
+}
+
+/// Any time within the range, in milliseconds; its start where it is empty.
+#[must_use]
+pub fn within(range_ms: &std::ops::Range<u64>) -> Duration {
+    let most_ms = range_ms.end.max(range_ms.start + 1);
+    Duration::from_millis(random::rng().random_range(range_ms.start..most_ms))
 }
 
 /// Any time up to `most`, in milliseconds.

@@ -1,6 +1,7 @@
 //! W3C Trace Context (the Recommendation of 2021, level 1): one request's way through edge, log,
 //! delivery and writer under one id.
 
+use super::random;
 use rand::Rng;
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
@@ -17,6 +18,10 @@ pub struct TraceContext {
     trace_id: NonZeroU128,
     parent_id: NonZeroU64,
     sampled: bool,
+}
+
+tokio::task_local! {
+    static CURRENT: TraceContext;
 }
 
 /// The text is no `traceparent`: start a new trace.
@@ -38,7 +43,7 @@ impl TraceContext {
     /// Begins a trace.
     #[must_use]
     pub fn start() -> Self {
-        let mut random = rand::rng();
+        let mut random = random::rng();
         Self { trace_id: random.random(), parent_id: random.random(), sampled: true }
     }
 
@@ -49,10 +54,21 @@ impl TraceContext {
         header.and_then(|text| text.parse().ok()).map_or_else(Self::start, |parent: Self| parent.child())
     }
 
+    /// Does `work` under this trace.
+    pub fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        CURRENT.scope(self, work)
+    }
+
+    /// The trace that the caller works under; a new one where it works under none.
+    #[must_use]
+    pub fn current() -> Self {
+        CURRENT.try_get().unwrap_or_else(|_| Self::start())
+    }
+
     /// The next step of the same trace.
     #[must_use]
     pub fn child(&self) -> Self {
-        Self { parent_id: rand::rng().random(), ..*self }
+        Self { parent_id: random::rng().random(), ..*self }
     }
 
     #[must_use]
@@ -64,6 +80,13 @@ impl TraceContext {
     pub fn is_sampled(&self) -> bool {
         self.sampled
     }
+}
+
+/// The trace of a record, as a field of a log line.
+#[must_use]
+pub fn trace_id_of(traceparent: Option<&str>) -> Option<tracing::field::DisplayValue<TraceId>> {
+    let context: TraceContext = traceparent?.parse().ok()?;
+    Some(tracing::field::display(context.trace_id()))
 }
 
 /// The number that `text` writes in lower-case hexadecimal digits, and nothing else.

@@ -131,6 +131,7 @@ impl Writer {
             // A batch that was begun is finished, whoever owns the shards now: writes converge.
             let batch = batch::decode(records, &self.metrics);
             persist.run(&batch, self.clock.now()).await?;
+            batch.trace_stored();
             erasures.note(&batch);
             erasures.run_due(&self.log, &self.store).await;
         }

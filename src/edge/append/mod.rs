@@ -11,9 +11,10 @@ use crate::log::tick::Ticks;
 use crate::log::{Append, AppendError, Appended, Lane, Log, LogPort};
 use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
+use crate::runtime::trace_context::TraceContext;
 use crate::store::{Messages as _, Store};
 use reedi_protocol::text::ClientMessageId;
-use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Shard, Timestamp};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -34,7 +35,6 @@ pub struct Send<'a> {
     /// Whether the client gave it; only then an earlier send is looked for.
     pub keyed_by_client: bool,
     pub digest: RequestDigest,
-    pub traceparent: Option<String>,
 }
 
 /// The log has it.
@@ -87,7 +87,7 @@ impl Appender {
                 lane: Lane::Event,
                 duplicate_key: Some(key),
                 payload: record(stamp).encode(),
-                traceparent: send.traceparent.clone(),
+                traceparent: None,
             };
             match self.publish(append).await {
                 Ok(Appended::New(position)) => return Ok(Accepted { position, stamp, duplicate: false }),
@@ -129,13 +129,33 @@ impl Appender {
     /// by now is stored.
     async fn earlier(&self, send: &Send<'_>) -> Outcome<Option<Accepted>> {
         let shard = send.conversation.shard();
-        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
-        self.watermarks.passed(shard, after_now).await?;
+        self.stored_up_to_now(shard).await?;
         let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;
         let Some(sent) = sent else { return Ok(None) };
         let stored = self.store.message(send.conversation, sent.position).await?;
         let stamp = stored.map_or(self.clock.now(), |message| message.row.timestamp);
         same_request(send, sent.digest, sent.position, stamp).map(Some)
+    }
+
+    /// Waits until everything that the log has by now of a shard is stored.
+    ///
+    /// # Errors
+    /// The log did not take a tick, or the store has not caught up.
+    pub async fn stored_up_to_now(&self, shard: Shard) -> Outcome<()> {
+        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
+        Ok(self.watermarks.passed(shard, after_now).await?)
+    }
+
+    /// Whether the log has come as far as `position` in the slice of `shard`.
+    ///
+    /// # Errors
+    /// The log is away.
+    pub async fn has_reached(&self, shard: Shard, position: Position) -> Outcome<bool> {
+        let slice = self.log.slices().into_iter().find(|slice| slice.holds(shard));
+        match slice {
+            Some(slice) => Ok(self.log.state(slice).await?.last >= position),
+            None => Ok(false),
+        }
     }
 
     /// Publishes an event that needs no key: doing it twice comes to the same.
@@ -174,15 +194,24 @@ impl Appender {
         }
     }
 
-    async fn publish(&self, append: Append) -> Result<Appended, AppendError> {
+    /// Appends under the trace of what is being done.
+    async fn publish(&self, mut append: Append) -> Result<Appended, AppendError> {
         let stamped = Instant::now();
+        let (trace, conversation) = (TraceContext::current(), append.conversation);
+        append.traceparent = Some(trace.to_string());
         let late = || AppendError::OutcomeUnknown("the log did not answer within 5 s".into());
         let appended = match tokio::time::timeout(ANSWER_WITHIN, self.log.append(append)).await {
             Ok(appended) => appended?,
             Err(_) => return Err(late()),
         };
         // A process that was paused in between finds its timer late: judge by the clock.
-        if stamped.elapsed() > ANSWER_WITHIN { Err(late()) } else { Ok(appended) }
+        if stamped.elapsed() > ANSWER_WITHIN {
+            return Err(late());
+        }
+        let (Appended::New(position) | Appended::Duplicate(position)) = appended;
+        let (trace_id, shard) = (trace.trace_id(), conversation.shard().0);
+        tracing::debug!(%trace_id, shard, position = position.as_u64(), "the log has an event");
+        Ok(appended)
     }
 }
 

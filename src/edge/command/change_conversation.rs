@@ -23,29 +23,37 @@ const TRIES: usize = 5;
 /// # Errors
 /// Not allowed, or too many others changed it at the same time.
 pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, wish: &Wish) -> Outcome<View> {
-    let mut view = edge.views.get(conversation).await?;
+    // Before it counts: who is no member uses up nothing of the conversation.
+    let mut view = edge.member_view(actor, conversation).await?;
     edge.admission.event(actor, conversation, edge.clock.now()).await?;
     let mut expected = view.control;
+    let mut is_newest = false;
     for _ in 0..TRIES {
         let now = edge.clock.now();
-        let (change, after) = match judge(&view.state, actor, wish, now, edge.limits.group_members)? {
-            Verdict::Nothing => return Ok(view),
-            Verdict::Append(change, after) => (change, after),
+        let (change, after) = match judge(&view.state, actor, wish, now, edge.limits.group_members) {
+            Ok(Verdict::Append(change, after)) => (change, after),
+            // The log judges what is appended; what is not, is judged by the newest that is stored.
+            Ok(Verdict::Nothing) | Err(_) if !is_newest => {
+                view = edge.reader_view(actor, conversation).await?;
+                (expected, is_newest) = (view.control, true);
+                continue;
+            }
+            Ok(Verdict::Nothing) => return Ok(view),
+            Err(code) => return Err(code.into()),
         };
         let body = Body::Control { change, after: after.clone() };
         let record = edge.record(&view, actor, now, RequestDigest([0; 16]), body);
         match edge.appender.control(expected, record).await {
             Ok(position) => {
                 edge.newest.tell(conversation, position, &[actor]);
-                return Ok(edge.views.learn(
-                    conversation,
-                    position,
-                    position,
-                    Arc::new(after.placed_at(position)),
-                ));
+                let state = Arc::new(after.placed_at(position));
+                let view = edge.views.learn(conversation, position, position, state);
+                edge.shown_by_all(conversation, position).await;
+                return Ok(view);
             }
             Err(AppendError::ControlMoved(stands)) => {
                 (view, expected) = judged_by(edge, conversation, stands, expected).await?;
+                is_newest = true;
             }
             Err(error) => return Err(error.into()),
         }
@@ -109,8 +117,7 @@ pub async fn update(
         Some(None) => Some(None),
         None => None,
     };
-    let view = edge.views.get(conversation).await?;
-    view.member(actor)?;
+    let view = edge.member_view(actor, conversation).await?;
     if let Some(until) = muted_until {
         edge.store.mute(actor, conversation, until.filter(|until| *until > edge.clock.now())).await?;
     }
@@ -131,7 +138,7 @@ pub async fn add(
     conversation: ConversationKey,
     command: &AddParticipants,
 ) -> Outcome<View> {
-    edge.views.get(conversation).await?.member(actor)?;
+    edge.member_view(actor, conversation).await?;
     if command.participant_ids.is_empty() {
         return Err(Refused::invalid("/participantIds", "name at least one account"));
     }

@@ -161,6 +161,7 @@ async fn create(
         Ok(position) => {
             edge.newest.tell(key, position, &state.accounts());
             let view = edge.views.learn(key, position, position, Arc::new(state.placed_at(position)));
+            edge.shown_by_all(key, position).await;
             Ok(Created { view, new: true })
         }
         // Somebody else completed it meanwhile: it will be stored.

@@ -60,11 +60,12 @@ pub(super) struct Target {
 /// Not there for this account, or it cannot be read now.
 pub(super) async fn target(edge: &Edge, account: AccountId, id: MessageId) -> Outcome<Target> {
     let conversation = id.key();
-    let view = edge.views.get(conversation).await?;
+    let view = edge.member_view(account, conversation).await?;
     let member = *view.member(account)?;
     if id.position() < member.joined {
         return Err(Refused::not_found());
     }
+    edge.place_stored(conversation, id.position()).await?;
     edge.caught_up(conversation).await?;
     let stored = edge.store.message(conversation, id.position()).await?.ok_or_else(Refused::not_found)?;
     Ok(Target { view, member, stored })

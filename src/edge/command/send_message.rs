@@ -41,10 +41,9 @@ pub async fn run(
     conversation: ConversationKey,
     command: SendMessage,
     key: Option<&str>,
-    traceparent: Option<String>,
 ) -> Outcome<Sent> {
     let arrived = Instant::now();
-    let outcome = send(edge, sender, conversation, command, key, traceparent).await;
+    let outcome = send(edge, sender, conversation, command, key).await;
     match &outcome {
         Ok(_) => {
             edge.metrics.messages_acknowledged.inc();
@@ -61,18 +60,16 @@ async fn send(
     conversation: ConversationKey,
     command: SendMessage,
     key: Option<&str>,
-    traceparent: Option<String>,
 ) -> Outcome<Sent> {
     let parsed = parse(conversation, command, key, edge.clock.now())?;
-    let view = edge.views.get(conversation).await?;
-    view.member(sender)?;
+    let view = edge.member_view(sender, conversation).await?;
     edge.admission.event(sender, conversation, edge.clock.now()).await?;
     edge.may_reach_peer(&view, sender).await?;
     if let Some(reply_to) = parsed.reply_to {
         check_reply(edge, &view, sender, reply_to).await?;
     }
     edge.metrics.messages_accepted.inc();
-    let accepted = publish(edge, &view, sender, &parsed, traceparent).await?;
+    let accepted = publish(edge, &view, sender, &parsed).await?;
     edge.newest.tell(conversation, accepted.position, &[sender]);
     if accepted.duplicate {
         edge.metrics.messages_duplicate.inc();
@@ -128,13 +125,7 @@ async fn check_reply(edge: &Edge, view: &View, sender: AccountId, reply_to: Posi
     edge.store.message(view.conversation, reply_to).await?.map(drop).ok_or_else(outside)
 }
 
-async fn publish(
-    edge: &Edge,
-    view: &View,
-    sender: AccountId,
-    parsed: &Parsed,
-    traceparent: Option<String>,
-) -> Outcome<Accepted> {
+async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed) -> Outcome<Accepted> {
     let conversation = view.conversation;
     let digest = RequestDigest::of(&[
         parsed.content.as_str().as_bytes(),
@@ -152,7 +143,7 @@ async fn publish(
         expires_after_s: view.state.expires_after_s,
     };
     let keyed_by_client = parsed.keyed_by_client;
-    let send = Send { sender, conversation, client_message_id, keyed_by_client, digest, traceparent };
+    let send = Send { sender, conversation, client_message_id, keyed_by_client, digest };
     edge.appender
         .send(send, |stamp| edge.record(view, sender, stamp, digest, Body::Message(message.clone())))
         .await

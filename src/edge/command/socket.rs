@@ -6,27 +6,58 @@ use crate::edge::authenticate::Identity;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::session::Session;
 use crate::edge::{Edge, fleeting, resume};
+use crate::runtime::trace_context::TraceContext;
 use reedi_protocol::command::{self, InConversation, OfMessage, name};
-use reedi_protocol::frame::Answer;
+use reedi_protocol::frame::{self, Answer};
 use reedi_protocol::{ErrorCode, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 use std::sync::Arc;
+use tracing::Instrument;
 
 /// Parses the payload of a command. Unknown fields are ignored.
 ///
 /// # Errors
 /// Not of the shape that the command wants; the pointer says where.
 pub fn parse<T: DeserializeOwned>(data: &str) -> Outcome<T> {
-    let deserializer = &mut serde_json::Deserializer::from_str(data);
-    serde_path_to_error::deserialize(deserializer).map_err(|error| malformed(&error))
+    from_json(data.as_bytes())
+}
+
+/// Parses a JSON object, in a body as on a socket. Unknown fields are ignored.
+///
+/// # Errors
+/// No object, or not of the shape that is wanted; the pointer says where.
+pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Outcome<T> {
+    if !frame::is_object(json) {
+        return Err(Refused::new(ErrorCode::Malformed, "Send a JSON object."));
+    }
+    let deserializer = &mut serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(|error| malformed(&error))?;
+    deserializer.end().map_err(|error| Refused::new(ErrorCode::Malformed, error.to_string()))?;
+    Ok(value)
+}
+
+/// A path into a JSON text as RFC 6901 writes it.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        let name = match segment {
+            Segment::Seq { index } => index.to_string(),
+            Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+            // An object without a needed field ends in one that has no name.
+            Segment::Enum { .. } | Segment::Unknown => continue,
+        };
+        pointer.push('/');
+        pointer.push_str(&name);
+    }
+    pointer
 }
 
 /// What is wrong with a JSON text, and where.
-#[must_use]
-pub fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refused {
-    let path = error.path().to_string();
+fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refused {
+    let pointer = pointer(error.path());
     let inner = error.inner();
     // serde_json says "lone leading surrogate" and the like for escapes that are no Unicode.
     let text = inner.to_string();
@@ -36,8 +67,7 @@ pub fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refus
         ErrorCode::Malformed
     };
     let mut refused = Refused::new(code, text.clone());
-    if path != "." {
-        let pointer = format!("/{}", path.replace('.', "/").replace(['[', ']'], ""));
+    if !pointer.is_empty() {
         refused.fields.push(reedi_protocol::resource::FieldError { pointer, detail: text });
     }
     refused
@@ -66,7 +96,7 @@ struct SentAnswer {
     duplicate: bool,
 }
 
-/// Does a command of an authenticated session.
+/// Does a command of an authenticated session. One that brings no `traceparent` begins a trace.
 pub async fn handle(
     edge: &Arc<Edge>,
     session: &Arc<Session>,
@@ -77,10 +107,18 @@ pub async fn handle(
     if event != name::RESUME {
         session.spoke();
     }
-    match dispatch(edge, session, event, data, traceparent).await {
-        Ok(answer) => answer,
+    let trace = TraceContext::from_header(traceparent.as_deref());
+    let span = tracing::debug_span!("command", trace_id = %trace.trace_id());
+    match trace.scope(dispatch(edge, session, event, data)).instrument(span).await {
+        Ok(answer) => {
+            session.heeded();
+            answer
+        }
         Err(refused) => {
             edge.metrics.refused(refused.code);
+            if refused.code == ErrorCode::RateLimited {
+                session.unheeded(refused.retry_after.unwrap_or(1));
+            }
             refused.answer()
         }
     }
@@ -92,19 +130,12 @@ pub fn is_patient(event: &str) -> bool {
     matches!(event, name::MARK_READ | name::MARK_DELIVERED | name::RESUME)
 }
 
-async fn dispatch(
-    edge: &Arc<Edge>,
-    session: &Arc<Session>,
-    event: &str,
-    data: &str,
-    traceparent: Option<String>,
-) -> Outcome<Answer> {
+async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &str) -> Outcome<Answer> {
     let account = session.account;
     match event {
         name::SEND_MESSAGE => {
             let conversation = in_conversation(data)?;
-            let sent =
-                send_message::run(edge, account, conversation, parse(data)?, None, traceparent).await?;
+            let sent = send_message::run(edge, account, conversation, parse(data)?, None).await?;
             let message = sent.message;
             Ok(ok(SentAnswer {
                 message_id: message.message_id,

@@ -36,6 +36,7 @@ impl Present {
             ));
         }
         let session = Session::new(edge.next_session_id(), identity, edge.limits.outbox);
+        session.came(edge.clock.now());
         session.heard(edge.uptime_ms());
         let Some(came) = edge.routes.come(session.clone(), edge.limits.sessions_per_account) else {
             edge.metrics.limit_hit("sessions_per_account");

@@ -18,7 +18,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -26,6 +26,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::CapacityE
 
 /// Bytes that a connection reads at once: what an idle one holds for reading (DESIGN.md, section 11).
 const READ_BUFFER: usize = 1_024;
+/// What a control frame leaves for the reason of a close (RFC 6455, section 5.5), in bytes.
+const REASON_BYTES: usize = 123;
 /// How long a client may take to take what is written to it.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -66,20 +68,29 @@ pub enum Entry {
 
 async fn end<S: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, mut socket: WebSocketStream<S>, close: Close) {
     edge.metrics.closed(close.code);
-    // 123 bytes are what a control frame leaves for the reason (RFC 6455, section 5.5).
-    let reason: String = close.reason.chars().take(100).collect();
-    let frame = CloseFrame { code: WireCode::from(close.code.code()), reason: Utf8Bytes::from(reason) };
+    let reason = &close.reason[..close.reason.floor_char_boundary(REASON_BYTES)];
+    let frame = CloseFrame { code: WireCode::from(close.code.code()), reason: reason.into() };
     let goodbye = async {
         socket.send(Message::Close(Some(frame))).await?;
         while let Some(message) = socket.next().await {
-            if matches!(message?, Message::Close(_)) {
-                break;
+            match message {
+                Ok(Message::Close(_)) => break,
+                Ok(_) => {}
+                Err(_) => return discard(socket.get_mut()).await,
             }
         }
         Ok::<(), Error>(())
     };
     // A client that does not say goodbye is dropped.
     let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+}
+
+/// Reads and throws away what was under way. A connection closed over unread bytes is reset, and with it
+/// the goodbye.
+async fn discard(io: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
+    let mut scrap = [0; READ_BUFFER];
+    while io.read(&mut scrap).await? > 0 {}
+    Ok(())
 }
 
 async fn authenticate<S>(

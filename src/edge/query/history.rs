@@ -65,15 +65,21 @@ pub async fn get(
     query: &Query,
 ) -> Outcome<History> {
     let limit = page_size(query.limit)?;
-    let view = edge.views.get(conversation).await?;
-    let joined = view.member(account)?.joined.as_u64();
+    let view = edge.member_view(account, conversation).await?;
     let around = parse(conversation, query)?;
     edge.caught_up(conversation).await?;
     if let Around::Before(position) | Around::After(position) | Around::Around(position) = around {
-        edge.watermarks.passed(conversation.shard(), position).await?;
+        edge.place_stored(conversation, position).await?;
     }
-    let floor = Position::from_u64(joined - u64::from(joined > 0)).unwrap_or_default();
-    let (mut stored, older) = read(edge, conversation, floor, around, limit).await?;
+    let joined = view.member(account)?.joined;
+    let mut page = read(edge, conversation, before(joined), around, limit).await?;
+    // Asked after reading: whoever has been removed reads nothing that came after, and whoever came back
+    // nothing from before (invariant `members_only`).
+    let exact = edge.reader_view(account, conversation).await?.member(account)?.joined;
+    if exact != joined {
+        page = read(edge, conversation, before(exact), around, limit).await?;
+    }
+    let (mut stored, older) = page;
     stored.sort_by_key(|m| std::cmp::Reverse(m.row.position));
     let next_cursor = match (older, stored.last()) {
         (true, Some(last)) => Some(conversation.event_id(last.row.position).to_string()),
@@ -81,6 +87,11 @@ pub async fn get(
     };
     let messages = resources(edge, account, conversation, &stored).await?;
     Ok(History { messages, next_cursor })
+}
+
+fn before(position: Position) -> Position {
+    let place = position.as_u64();
+    Position::from_u64(place - u64::from(place > 0)).unwrap_or_default()
 }
 
 /// The messages, and whether there are older ones than the oldest of them.

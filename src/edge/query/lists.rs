@@ -20,7 +20,7 @@ const AT_ONCE: usize = 8;
 /// # Errors
 /// Not this account's conversation.
 pub async fn one(edge: &Edge, account: AccountId, conversation: ConversationKey) -> Outcome<Conversation> {
-    let view = edge.views.get(conversation).await?;
+    let view = edge.reader_view(account, conversation).await?;
     resource(&view, account)
 }
 
@@ -97,7 +97,8 @@ fn parse_cursor(text: &str) -> Outcome<Place> {
 }
 
 async fn entry(edge: &Edge, account: AccountId, row: InboxRow) -> Outcome<Option<Conversation>> {
-    let view = edge.views.get(row.conversation).await?;
+    let known = row.head.map_or(row.joined, |(head, _)| head.max(row.joined));
+    let view = edge.views.as_of(row.conversation, known).await?;
     let Ok(mut conversation) = resource(&view, account) else { return Ok(None) };
     let joined = row.joined.as_u64();
     let floor = Position::from_u64(joined - u64::from(joined > 0)).unwrap_or_default();

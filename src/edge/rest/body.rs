@@ -2,37 +2,60 @@
 
 use super::Api;
 use crate::edge::authenticate::Identity;
-use crate::edge::command::socket::malformed;
+use crate::edge::command::socket::from_json;
 use crate::edge::refused::Refused;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use reedi_protocol::{ErrorCode, frame, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
+/// What of a body that is too large is read and thrown away, in bytes: a connection closed over unread
+/// bytes is reset, and the client would never see why.
+const DISCARD_MOST: usize = 16 << 20;
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
 /// The account that a request comes from.
 pub struct Caller(pub Identity);
 
+/// A header that means something only if it comes once: of two, a proxy in front may have judged by the
+/// other. `None` where it is absent or no text.
+///
+/// # Errors
+/// It comes twice.
+pub fn once<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Refused> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => {
+            Err(Refused::new(ErrorCode::Malformed, format!("The header {name} comes twice: send it once.")))
+        }
+        (value, None) => Ok(value.and_then(|value| value.to_str().ok())),
+    }
+}
+
 /// The bearer token of a request, if it brings one.
-#[must_use]
-pub fn bearer(parts: &Parts) -> Option<&str> {
-    let header = parts.headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = header.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+///
+/// # Errors
+/// It brings two.
+pub fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Refused> {
+    let header = once(headers, AUTHORIZATION.as_str())?;
+    let token = header.and_then(|header| header.split_once(' '));
+    Ok(token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim()))
 }
 
 impl FromRequestParts<Api> for Caller {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
-        let token = bearer(parts).ok_or_else(|| {
+        let token = bearer(&parts.headers)?.ok_or_else(|| {
             Refused::new(ErrorCode::Unauthenticated, "Give a token: `Authorization: Bearer <token>`.")
         })?;
         Ok(Self(api.edge.verifier.verify(token).await?))
@@ -46,7 +69,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+        let kind = once(request.headers(), CONTENT_TYPE.as_str())?.unwrap_or("");
         let kind = kind.split(';').next().unwrap_or("").trim();
         if !kind.eq_ignore_ascii_case("application/json") && !kind.to_ascii_lowercase().ends_with("+json") {
             return Err(Refused::new(
@@ -62,30 +85,42 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
             let detail = format!("The body nests deeper than {} levels.", limits::JSON_DEPTH);
             return Err(Refused::new(ErrorCode::Malformed, detail));
         }
-        let deserializer = &mut serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(|e| malformed(&e))?;
-        deserializer.end().map_err(|e| Refused::new(ErrorCode::Malformed, e.to_string()))?;
-        Ok(Self(value))
+        Ok(Self(from_json(&bytes)?))
     }
 }
 
 async fn read(request: Request) -> Result<Bytes, Refused> {
     let too_large = || Refused::new(ErrorCode::TooLarge, "A body has at most 256 KiB.");
-    let read = axum::body::to_bytes(request.into_body(), limits::FRAME_BYTES);
-    match tokio::time::timeout(BODY_WITHIN, read).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => {
-            let mut source: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(inner) = source {
-                if inner.is::<http_body_util::LengthLimitError>() {
-                    return Err(too_large());
-                }
-                source = inner.source();
-            }
-            Err(Refused::new(ErrorCode::Malformed, "The body did not arrive whole."))
-        }
+    let told = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    let waits = request.headers().contains_key(EXPECT);
+    if waits && told.is_some_and(|bytes| bytes > limits::FRAME_BYTES as u64) {
+        // It has not sent it yet.
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_WITHIN, collect(request.into_body())).await {
+        Ok(Ok(Some(bytes))) => Ok(bytes),
+        Ok(Ok(None)) => Err(too_large()),
+        Ok(Err(_)) => Err(Refused::new(ErrorCode::Malformed, "The body did not arrive whole.")),
         Err(_) => Err(Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.")),
     }
+}
+
+/// The whole body; `None` where it is too large.
+async fn collect(mut body: Body) -> Result<Option<Bytes>, axum::Error> {
+    let (mut whole, mut seen) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        seen += data.len();
+        if seen > DISCARD_MOST {
+            break;
+        }
+        if seen <= limits::FRAME_BYTES {
+            whole.extend_from_slice(&data);
+        } else {
+            whole = BytesMut::new();
+        }
+    }
+    Ok((seen <= limits::FRAME_BYTES).then(|| whole.freeze()))
 }
 
 /// A query string, refused with what is wrong with it.
@@ -131,5 +166,54 @@ pub struct NoContent;
 impl IntoResponse for NoContent {
     fn into_response(self) -> Response {
         axum::http::StatusCode::NO_CONTENT.into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use reedi_protocol::command::EditMessage;
+    use std::convert::Infallible;
+
+    fn request(body: Body) -> Request {
+        Request::builder().header(CONTENT_TYPE, "application/json").body(body).unwrap()
+    }
+
+    async fn refusal(body: Body) -> ErrorCode {
+        Json::<EditMessage>::from_request(request(body), &()).await.err().unwrap().code
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"{\"content\":"))]);
+        let never = futures_util::StreamExt::chain(begun, stream::pending());
+        let asked = tokio::time::Instant::now();
+        assert_eq!(refusal(Body::from_stream(never)).await, ErrorCode::RequestTimeout);
+        assert_eq!(asked.elapsed().as_secs(), BODY_WITHIN.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_drips_is_given_up() {
+        let drips = stream::unfold((), |()| async {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
+        });
+        assert_eq!(refusal(Body::from_stream(drips)).await, ErrorCode::RequestTimeout);
+    }
+
+    #[tokio::test]
+    async fn a_body_without_end_is_too_large() {
+        let endless = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![b' '; 65_536])));
+        assert_eq!(refusal(Body::from_stream(endless)).await, ErrorCode::TooLarge);
+    }
+
+    #[tokio::test]
+    async fn who_asks_first_is_told_before_sending() {
+        let mut asks = request(Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()));
+        asks.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
+        asks.headers_mut().insert(CONTENT_LENGTH, "300000".parse().unwrap());
+        let refused = Json::<EditMessage>::from_request(asks, &()).await.err().unwrap();
+        assert_eq!(refused.code, ErrorCode::TooLarge);
     }
 }

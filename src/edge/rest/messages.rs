@@ -1,7 +1,7 @@
 //! Messages, events, receipts and reactions.
 
 use super::Api;
-use super::body::{Answer, Caller, Json, NoContent, Path, Query};
+use super::body::{Answer, Caller, Json, NoContent, Path, Query, once};
 use super::openapi::{ConversationPath, LimitQuery, MessagePath};
 use crate::edge::command::{conversation_id, delete_message, edit_message, message_id, react, send_message};
 use crate::edge::query::{events as event_query, history as history_query};
@@ -52,12 +52,11 @@ pub async fn send(
     Json(command): Json<SendMessage>,
 ) -> Outcome<Answer<Message>> {
     let conversation = conversation_id(&id, "conversationId")?;
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().map(str::to_owned));
-    let key = text("idempotency-key").transpose();
-    let key = key.map_err(|_| Refused::invalid("Idempotency-Key", "visible ASCII characters only"))?;
-    let traceparent = text("traceparent").and_then(Result::ok);
-    let sent =
-        send_message::run(&api.edge, me.account, conversation, command, key.as_deref(), traceparent).await?;
+    let key = once(&headers, "idempotency-key")?;
+    if key.is_none() && headers.contains_key("idempotency-key") {
+        return Err(Refused::invalid("Idempotency-Key", "visible ASCII characters only"));
+    }
+    let sent = send_message::run(&api.edge, me.account, conversation, command, key).await?;
     Ok(Answer(if sent.duplicate { 200 } else { 201 }, sent.message))
 }
 

@@ -13,14 +13,17 @@ use super::Edge;
 use super::authenticate::Signer;
 use super::refused::Refused;
 use crate::runtime::config::Origins;
+use crate::runtime::trace_context::TraceContext;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use reedi_protocol::ErrorCode;
 use std::sync::Arc;
 use tower_http::cors::CorsLayer;
+use tracing::Instrument;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -66,7 +69,8 @@ fn paths(own_accounts: bool) -> OpenApiRouter<Api> {
 
 pub fn router(api: Api) -> Router {
     let (router, _) = paths(api.signer.is_some()).split_for_parts();
-    router.fallback(nothing_here).method_not_allowed_fallback(wrong_method).with_state(api)
+    let router = router.fallback(nothing_here).method_not_allowed_fallback(wrong_method);
+    router.layer(from_fn(traced)).with_state(api)
 }
 
 /// Which web pages may call this service from a browser.
@@ -81,6 +85,14 @@ pub fn cors(origins: &Origins) -> CorsLayer {
             layer.allow_origin(list.iter().filter_map(|o| HeaderValue::from_str(o).ok()).collect::<Vec<_>>())
         }
     }
+}
+
+/// Puts everything that a request comes to under its trace.
+async fn traced(request: Request, next: Next) -> Response {
+    let header = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
+    let trace = TraceContext::from_header(header);
+    let span = tracing::debug_span!("request", trace_id = %trace.trace_id());
+    trace.scope(next.run(request)).instrument(span).await
 }
 
 async fn nothing_here() -> Refused {

@@ -8,11 +8,17 @@ use crate::edge::refused::{Outcome, Refused};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use reedi_protocol::{ErrorCode, frame::SUBPROTOCOL};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+/// The version of the WebSocket protocol that is spoken, and how long its nonce is (RFC 6455, section 4.1).
+const VERSION: &str = "13";
+const NONCE_BYTES: usize = 16;
 
 /// Opens the WebSocket.
 ///
@@ -37,9 +43,17 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 )]
 pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Response> {
     let (mut parts, _) = request.into_parts();
-    let key = accept_key(&parts.headers)?;
+    let key = match accept_key(&parts.headers) {
+        Ok(key) => key,
+        Err(refused) => {
+            let mut response = refused.into_response();
+            // RFC 6455, section 4.4: the server says which version it speaks.
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static(VERSION));
+            return Ok(response);
+        }
+    };
     let subprotocol = subprotocol(&parts.headers)?;
-    let entry = match bearer(&parts) {
+    let entry = match bearer(&parts.headers)? {
         Some(token) => {
             let identity = api.edge.verifier.verify(token).await?;
             // Workers know of the account before the client hears that it is connected.
@@ -93,13 +107,14 @@ pub fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
     if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {
         return Err(refuse("This path is a WebSocket: send an upgrade request."));
     }
-    if !has(header::SEC_WEBSOCKET_VERSION, "13") {
+    if !has(header::SEC_WEBSOCKET_VERSION, VERSION) {
         return Err(refuse("Only version 13 of the WebSocket protocol is spoken."));
     }
     let key =
         headers.get(header::SEC_WEBSOCKET_KEY).ok_or_else(|| refuse("Sec-WebSocket-Key is missing."))?;
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_| refuse("Sec-WebSocket-Key is wrong."))
+    let is_nonce = STANDARD.decode(key).is_ok_and(|nonce| nonce.len() == NONCE_BYTES);
+    let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()));
+    accept.ok().filter(|_| is_nonce).ok_or_else(|| refuse("Sec-WebSocket-Key is not 16 bytes in base64."))
 }
 
 /// Whether the client asked for our subprotocol; one that asks only for others is refused.

@@ -3,11 +3,12 @@
 
 use super::Door;
 use super::enter::{Entered, Whole};
+use super::front::Ending;
 use super::goodbye::{Goodbye, comes_back};
 use super::inbox::{Asked, Asking, Inbox};
 use crate::edge::command::socket;
 use crate::edge::connection::Present;
-use crate::edge::session::{Close, Next};
+use crate::edge::session::{Close, Next, PATIENT_MOST};
 use crate::edge::wire::encode;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -35,8 +36,6 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// less often up to the second. A client that reads makes room within a round trip.
 const ASK_AGAIN: Duration = Duration::from_millis(2);
 const ASK_AGAIN_MOST: Duration = Duration::from_millis(50);
-/// Patient commands of one session at once; as on the plain WebSocket.
-const PATIENT_MOST: usize = 16;
 
 /// What is written to a client in answer.
 type Reply = (Option<i64>, Answer);
@@ -53,6 +52,7 @@ enum End {
 pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
     let Some(entered) = socket.extensions.get::<Entered>() else { return };
     let Some(present) = entered.take_present() else { return };
+    let conversation = door.conversations.token();
     let pen = Pen { socket };
     match converse(&present, &pen, &entered.inbox).await {
         End::Gone => finish(&present, &entered.inbox).await,
@@ -60,7 +60,9 @@ pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
             entered.inbox.close();
             pen.socket.extensions.remove::<Entered>();
             drop(present);
-            end(&door, &pen, &close).await;
+            let ending = end(&door, &pen, &close).await;
+            drop(conversation);
+            door.let_go(ending).await;
         }
     }
 }
@@ -75,7 +77,7 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
             next = session.next() => Step::Write(next),
             reply = poll_running(&mut running) => Step::Reply(reply, true),
             Some(reply) = patient.next(), if !patient.is_empty() => Step::Reply(reply, false),
-            asking = inbox.take(), if running.is_none() && patient.len() < PATIENT_MOST => Step::Do(asking),
+            asking = inbox.take(), if running.is_none() && patient.len() < PATIENT_MOST as usize => Step::Do(asking),
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return End::Close(close),
@@ -145,8 +147,9 @@ async fn finish(present: &Present, inbox: &Inbox) {
 
 /// Tells the client why its session ends, and ends it: the connection where it is to come back by
 /// itself, as Socket.IO's clients do after a broken one, else the namespace, after which they stay away.
-async fn end(door: &Door, pen: &Pen, close: &Close) {
+async fn end(door: &Door, pen: &Pen, close: &Close) -> Ending {
     door.edge.metrics.closed(close.code);
+    let ending = door.ending(&pen.socket);
     let goodbye = async {
         if let Ok(data) = to_raw_value(&Goodbye::new(close)) {
             let within = Instant::now() + GOODBYE_WITHIN;
@@ -159,9 +162,10 @@ async fn end(door: &Door, pen: &Pen, close: &Close) {
         Ok::<(), End>(())
     };
     if goodbye.await.is_err() || comes_back(close.code) {
-        door.hang_up(&pen.socket).await;
+        door.hang_up(&ending).await;
     }
-    // What is left of it is seen off where it has left.
+    // Who leaves the namespace is seen off where it has left.
+    ending
 }
 
 /// Writes to one client.

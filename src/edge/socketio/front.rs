@@ -2,7 +2,7 @@
 //! that comes is counted until it has authenticated, and can be ended.
 
 use super::Door;
-use super::wire::{Cut, Wire};
+use super::wire::{Carries, Cut, Wire};
 use crate::edge::admission::WaitingSocket;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::rest::body::bearer;
@@ -22,7 +22,6 @@ use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tower::{Service, ServiceExt};
 
@@ -30,6 +29,8 @@ use tower::{Service, ServiceExt};
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// How long a client may take to hear its goodbye and end its connection before that is done for it.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// A goodbye may just miss the flush that is waited for, and goes out with the next one within this time.
+const LAST_FLUSH_WITHIN: Duration = Duration::from_millis(50);
 /// Seconds after which a client may try again when too many wait; the plain WebSocket says the same.
 const RETRY_WAITING_S: u64 = 5;
 
@@ -91,7 +92,7 @@ impl Door {
             refused.retry_after = Some(RETRY_WAITING_S);
             refused
         })?;
-        let bearer = bearer(&parts).map(str::to_owned);
+        let bearer = bearer(&parts.headers)?.map(str::to_owned);
         let mut request = axum::http::Request::new(());
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;
@@ -114,9 +115,13 @@ impl Door {
             Some(sid) => {
                 let mut head = axum::http::Request::new(());
                 *head.uri_mut() = parts.uri;
-                (head, Some(Upgrade::new(self, sid, &cut)?))
+                (head, Kept::Upgrade(Upgrade::new(self, sid, &cut)?))
             }
-            None => (self.arrive(parts, Some(cut.clone()))?, None),
+            None => {
+                let head = self.arrive(parts, Some(cut.clone()))?;
+                let arrival = head.extensions().get::<Arc<Arrival>>().cloned();
+                (head, Kept::Arrival(arrival))
+            }
         };
         let door = self.clone();
         tokio::spawn(async move {
@@ -139,7 +144,7 @@ impl Door {
 
     async fn attach<S, K>(&self, wire: Wire<S, K>, head: axum::http::Request<()>)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Carries,
         K: Unpin + Send + 'static,
     {
         if let Err(error) = self.service.clone().call((wire, head)).await {
@@ -147,36 +152,77 @@ impl Door {
         }
     }
 
-    fn cut_of(&self, socket: &Socket<LocalAdapter>) -> Option<Cut> {
+    /// How to end the connection under a socket.
+    pub fn ending(&self, socket: &Socket<LocalAdapter>) -> Ending {
+        if socket.transport_type() != TransportType::Websocket {
+            return Ending::Poll(socket.id.to_string());
+        }
         let arrival = socket.req_parts().extensions.get::<Arc<Arrival>>();
         let direct = arrival.and_then(|arrival| arrival.cut.clone());
-        direct.or_else(|| self.upgraded.lock().get(socket.id.as_str()).cloned())
+        let cut = direct.or_else(|| self.upgraded.lock().get(socket.id.as_str()).cloned());
+        let cut = cut.unwrap_or_default();
+        Ending::Cut { written: cut.written(), cut }
     }
 
-    /// Ends the connection under a socket as if it had broken, once what waits is written, or too long
-    /// not read.
-    pub async fn hang_up(&self, socket: &Socket<LocalAdapter>) {
-        if socket.transport_type() == TransportType::Websocket {
-            if let Some(cut) = self.cut_of(socket) {
+    /// Ends a connection as if it had broken, after what was said since [`Door::ending`].
+    pub async fn hang_up(&self, ending: &Ending) {
+        match ending {
+            Ending::Cut { cut, written } => {
+                if tokio::time::timeout(GOODBYE_WITHIN, cut.flushed(*written)).await.is_ok() {
+                    tokio::time::sleep(LAST_FLUSH_WITHIN).await;
+                }
                 cut.end();
-                tokio::time::sleep(GOODBYE_WITHIN).await;
-                cut.now();
             }
-            return;
+            Ending::Poll(sid) => {
+                // The next poll takes what waits. Then the client's own goodbye is said for it.
+                tokio::time::sleep(GOODBYE_WITHIN).await;
+                let uri = format!("/socket.io/?EIO=4&transport=polling&sid={sid}");
+                let goodbye = Request::builder().method(Method::POST).uri(uri).body(Body::from("1"));
+                if let Ok(goodbye) = goodbye {
+                    let Ok(_) = self.service.clone().oneshot(goodbye).await;
+                }
+            }
         }
-        // The next poll takes what waits. Then the client's own goodbye is said for it.
-        tokio::time::sleep(GOODBYE_WITHIN).await;
-        let uri = format!("/socket.io/?EIO=4&transport=polling&sid={}", socket.id);
-        let goodbye = Request::builder().method(Method::POST).uri(uri).body(Body::from("1"));
-        if let Ok(goodbye) = goodbye {
-            let Ok(_) = self.service.clone().oneshot(goodbye).await;
+    }
+
+    /// Lets go of a connection that was ended; of one that does not read, whatever waits for it.
+    pub async fn let_go(&self, ending: Ending) {
+        if let Ending::Cut { cut, .. } = ending {
+            tokio::time::sleep(GOODBYE_WITHIN).await;
+            cut.now();
         }
     }
 
     /// After a session: who left the namespace leaves the connection, or it is ended for them.
     pub async fn see_off(&self, socket: &Socket<LocalAdapter>) {
-        tokio::time::sleep(GOODBYE_WITHIN).await;
-        self.hang_up(socket).await;
+        let ending = self.ending(socket);
+        self.hang_up(&ending).await;
+        self.let_go(ending).await;
+    }
+}
+
+/// How one connection is ended.
+pub enum Ending {
+    /// A WebSocket's wire, and how much was written to it before the goodbye.
+    Cut { cut: Cut, written: u64 },
+    /// The session that is polled.
+    Poll(String),
+}
+
+/// What ends with a WebSocket.
+enum Kept {
+    /// Its place among those that wait: socketioxide itself remembers a handshake until it should have
+    /// authenticated, however early the client left.
+    Arrival(Option<Arc<Arrival>>),
+    #[expect(dead_code, reason = "dropped with the wire, nothing else")]
+    Upgrade(Upgrade),
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Self::Arrival(Some(arrival)) = self {
+            arrival.waiting.lock().take();
+        }
     }
 }
 

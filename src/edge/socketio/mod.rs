@@ -23,6 +23,7 @@ use socketioxide::{ParserConfig, SocketIo, TransportType};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::task::TaskTracker;
 use wire::Cut;
 
 /// How often a client is asked whether it is there, and how long its answer may take: Socket.IO's own
@@ -34,6 +35,8 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 /// Packets that wait in socketioxide for one client. What is more waits in the outbox, whose limits are
 /// configured; a poll is answered with all of them at once.
 const PACKETS_MOST: usize = 128;
+/// How long the goodbyes of a leaving server may take: each is given 2 s to be said and 2 to be read.
+const GOODBYES_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a connection reads at once, as on the plain WebSocket; socketioxide's default is four times that.
 const READ_BUFFER: usize = 1_024;
 
@@ -48,6 +51,7 @@ struct Door {
     service: SocketIoService<Router>,
     /// Connections that were polled before, by session id.
     upgraded: Mutex<HashMap<String, Cut>>,
+    conversations: TaskTracker,
 }
 
 impl SocketIoDoor {
@@ -71,7 +75,8 @@ impl SocketIoDoor {
             .ws_read_buffer_size(READ_BUFFER)
             .with_parser(parser)
             .build_with_inner_svc(Router::new());
-        let door = Arc::new(Door { edge, service, upgraded: Mutex::default() });
+        let door =
+            Arc::new(Door { edge, service, upgraded: Mutex::default(), conversations: TaskTracker::new() });
         let (at_the_door, inside) = (door.clone(), door.clone());
         let connected = move |socket| converse::run(inside.clone(), socket);
         let enter = move |socket, auth| enter::enter(at_the_door.clone(), socket, auth);
@@ -87,8 +92,13 @@ impl SocketIoDoor {
             .with_state(self.door.clone())
     }
 
-    /// Ends every connection, so that clients look for another server by themselves.
+    /// Ends every connection, so that clients look for another server by themselves, once sessions that
+    /// were closed have told theirs.
     pub async fn close(&self) {
+        self.door.conversations.close();
+        if tokio::time::timeout(GOODBYES_WITHIN, self.door.conversations.wait()).await.is_err() {
+            tracing::warn!(left = self.door.conversations.len(), "Socket.IO sessions end without a goodbye");
+        }
         self.io.close().await;
     }
 }

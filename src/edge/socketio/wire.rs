@@ -5,10 +5,14 @@ use futures_util::task::AtomicWaker;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::Notify;
 
+/// How long a client may take to notice that its connection was closed.
+const LINGER_FOR: Duration = Duration::from_secs(2);
 /// Stages of a wire's end; it begins at 0.
 const DEAF: u8 = 1;
 const GONE: u8 = 2;
@@ -16,6 +20,10 @@ const GONE: u8 = 2;
 #[derive(Default)]
 struct State {
     stage: AtomicU8,
+    /// Bytes written, and how many of them had been when all was flushed last.
+    written: AtomicU64,
+    flushed: AtomicU64,
+    told: Notify,
     reader: AtomicWaker,
     writer: AtomicWaker,
 }
@@ -25,8 +33,24 @@ struct State {
 pub struct Cut(Arc<State>);
 
 impl Cut {
-    /// Nothing is heard any more. Whoever serves the connection takes that for its end, writes what
-    /// waits and says goodbye.
+    /// How much was written until now.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.0.written.load(Ordering::SeqCst)
+    }
+
+    /// Waits until more than `before` was written, and is on its way.
+    pub async fn flushed(&self, before: u64) {
+        loop {
+            let told = self.0.told.notified();
+            if self.0.flushed.load(Ordering::SeqCst) > before {
+                return;
+            }
+            told.await;
+        }
+    }
+
+    /// Nothing is heard any more, which whoever serves the connection takes for its end.
     pub fn end(&self) {
         self.to(DEAF);
     }
@@ -47,20 +71,47 @@ impl Cut {
     }
 }
 
+/// What a wire carries.
+pub trait Carries: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carries for S {}
+
 /// A connection that a [`Cut`] ends; `kept` lives as long.
-pub struct Wire<S, K> {
-    io: S,
+pub struct Wire<S: Carries, K> {
+    /// Taken when dropped.
+    io: Option<S>,
     cut: Cut,
     _kept: K,
 }
 
-impl<S, K> Wire<S, K> {
+impl<S: Carries, K> Wire<S, K> {
     pub fn new(io: S, cut: Cut, kept: K) -> Self {
-        Self { io, cut, _kept: kept }
+        Self { io: Some(io), cut, _kept: kept }
     }
 }
 
-impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Wire<S, K> {
+impl<S: Carries, K> Drop for Wire<S, K> {
+    fn drop(&mut self) {
+        if let (Some(io), true, false) = (self.io.take(), self.cut.is(DEAF), self.cut.is(GONE)) {
+            tokio::spawn(linger(io));
+        }
+    }
+}
+
+/// Closes a connection on which the client may still be sending: were it closed at once, the client
+/// would learn that its data was not taken, and might not read its goodbye.
+async fn linger(mut io: impl Carries) {
+    let until_closed = async {
+        io.shutdown().await?;
+        let mut unheard = [0; 1_024];
+        while io.read(&mut unheard).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    // Gone either way.
+    let _ = tokio::time::timeout(LINGER_FOR, until_closed).await;
+}
+
+impl<S: Carries, K: Unpin> AsyncRead for Wire<S, K> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -70,31 +121,39 @@ impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Wire<S, K> {
         if self.cut.is(DEAF) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        match &mut self.io {
+            Some(io) => Pin::new(io).poll_read(cx, buf),
+            None => Poll::Ready(Ok(())),
+        }
     }
 }
 
-impl<S: AsyncWrite + Unpin, K: Unpin> Wire<S, K> {
+impl<S: Carries, K: Unpin> Wire<S, K> {
     fn unless_gone<T>(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         self.cut.0.writer.register(cx.waker());
-        if self.cut.is(GONE) {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        match &mut self.io {
+            Some(io) if !self.cut.is(GONE) => poll(Pin::new(io), cx),
+            _ => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
-        poll(Pin::new(&mut self.io), cx)
     }
 }
 
-impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
+impl<S: Carries, K: Unpin> AsyncWrite for Wire<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes))
+        let written = ready!(self.unless_gone(cx, |io, cx| io.poll_write(cx, bytes)))?;
+        self.cut.0.written.fetch_add(written as u64, Ordering::SeqCst);
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.unless_gone(cx, AsyncWrite::poll_flush)
+        ready!(self.unless_gone(cx, AsyncWrite::poll_flush))?;
+        self.cut.0.flushed.store(self.cut.written(), Ordering::SeqCst);
+        self.cut.0.told.notify_waiters();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -105,13 +164,16 @@ impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Wire<S, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
     async fn an_ended_wire_reads_nothing_more_and_still_writes() {
         let (mut client, server) = tokio::io::duplex(16);
         let cut = Cut::default();
         let mut wire = Wire::new(server, cut.clone(), ());
+        let flushed = tokio::spawn({
+            let cut = cut.clone();
+            async move { cut.flushed(0).await }
+        });
         let reading = tokio::spawn(async move {
             let mut heard = Vec::new();
             wire.read_to_end(&mut heard).await.map(|_| (heard, wire))
@@ -124,9 +186,16 @@ mod tests {
         }
         let (_, mut wire) = reading.await.unwrap().unwrap();
         wire.write_all(b"goodbye").await.unwrap();
-        let mut told = [0; 7];
-        client.read_exact(&mut told).await.unwrap();
-        assert_eq!(&told, b"goodbye");
+        assert_eq!(cut.written(), 7);
+        assert!(!flushed.is_finished());
+        wire.flush().await.unwrap();
+        flushed.await.unwrap();
+        drop(wire);
+        // What it still sends is taken, so that it can read its goodbye.
+        client.write_all(&[b'x'; 1_000]).await.unwrap();
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, b"goodbye");
     }
 
     #[tokio::test]

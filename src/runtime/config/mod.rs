@@ -16,7 +16,7 @@ pub use error::{ConfigError, ConfigErrors, Source};
 pub use secret::{SealKey, SealKeys, Secret, SigningSecret};
 pub use sources::{Effective, Inputs, Shown, flags};
 pub use table::Setting;
-pub use value::{AccountsOf, ByteSize, Keyspace, LogFormat, LogLevel, PowerOfTwo, Value, Word};
+pub use value::{AccountsOf, ByteSize, Keyspace, LogFormat, LogLevel, NatsName, PowerOfTwo, Value, Word};
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +80,8 @@ settings! {
     nats: NatsConfig = "NATS" {
         urls = "nats_url": Option<NatsUrls>, default "",
             "Servers of the NATS cluster.";
+        name = "nats_name": NatsName, default "reedi",
+            "What streams, buckets and subjects begin with: installations with names of their own can share a cluster.";
         credentials = "nats_credentials": Option<PathBuf>, default "",
             "Credentials file (`.creds`) to sign in with.";
         ca = "nats_ca": Option<PathBuf>, default "",

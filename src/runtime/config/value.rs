@@ -144,6 +144,36 @@ impl Value for Keyspace {
     }
 }
 
+/// What everything of an installation at NATS is named after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatsName(String);
+
+/// NATS keeps each stream in a folder of its name; file names end at 255 bytes.
+const NATS_NAME_CHARS: usize = 64;
+
+impl NatsName {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for NatsName {
+    fn accepted() -> String {
+        format!("1 to {NATS_NAME_CHARS} of a-z, 0-9, - and _")
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        let fits = !text.is_empty() && text.len() <= NATS_NAME_CHARS;
+        (fits && text.chars().all(allowed)).then(|| Self(text.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(u64);

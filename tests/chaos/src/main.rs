@@ -149,11 +149,9 @@ async fn weather(
     let _ = stop.send(true);
     let _ = traffic.await;
     let mut broken = faults.err();
-    if broken.is_none() {
-        let waiting = traffic::flush(&population).await;
-        let missing = settle(&book).await;
-        println!("chaos: {waiting} messages wait, {missing} tellings are missing after settling");
-    }
+    let waiting = traffic::flush(&population).await;
+    let missing = settle(&book).await;
+    println!("chaos: {waiting} messages wait, {missing} tellings are missing after settling");
     let mut findings = match history::read(&population, &book).await {
         Ok(history) => book.read(|pages| invariants::check(pages, &history)),
         Err(error) => {

@@ -1,0 +1,127 @@
+//! A process: listeners, the roles that it plays, and the parts they share. The same for one process
+//! with everything, for each process of a cluster, and for a whole cluster within one test.
+
+use super::{EdgeParts, RoleError, Running, Shared, bind, start_delivery, start_edge, start_writer};
+use crate::edge::Edge;
+use crate::edge_link::EdgeLink;
+use crate::log::Log;
+use crate::ownership::Ownership;
+use crate::runtime::clock::LogClock;
+use crate::runtime::config::Config;
+use crate::runtime::health::{self, Readiness};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::shutdown::Shutdown;
+use crate::store::Store;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Which roles a process plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Roles {
+    pub edge: bool,
+    pub delivery: bool,
+    pub writer: bool,
+}
+
+impl Roles {
+    pub const ALL: Self = Self { edge: true, delivery: true, writer: true };
+    pub const EDGE: Self = Self { edge: true, delivery: false, writer: false };
+    pub const DELIVERY: Self = Self { edge: false, delivery: true, writer: false };
+    pub const WRITER: Self = Self { edge: false, delivery: false, writer: true };
+}
+
+/// What stands behind the ports. Processes of one cluster hold parts that lead to the same place: the
+/// same servers, or, within one process, clones of the same adapters.
+#[derive(Clone)]
+pub struct Parts {
+    pub log: Log,
+    pub store: Store,
+    pub link: EdgeLink,
+    pub ownership: Ownership,
+    /// Needed where an edge is among the roles.
+    pub edge: Option<EdgeParts>,
+}
+
+/// A process that listens and lives and has no parts yet: `/readyz` says what is missing.
+pub struct Process {
+    pub config: Arc<Config>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    roles: Roles,
+    shutdown: Shutdown,
+    listener: Option<TcpListener>,
+    admin_address: SocketAddr,
+}
+
+impl Process {
+    /// Listens where the configuration says, and answers probes.
+    ///
+    /// # Errors
+    /// An address is taken or not ours.
+    pub async fn open(config: Config, roles: Roles, shutdown: Shutdown) -> Result<Self, RoleError> {
+        let metrics = Metrics::new();
+        let readiness = Readiness::new(shutdown.clone(), metrics.clone());
+        let listener = if roles.edge { Some(bind(config.process.listen).await?) } else { None };
+        let admin = bind(config.process.admin_listen).await?;
+        let admin_address = admin.local_addr().unwrap_or(config.process.admin_listen);
+        tokio::spawn(health::serve(admin, readiness.clone(), metrics.clone()));
+        Ok(Self { config: Arc::new(config), metrics, readiness, roles, shutdown, listener, admin_address })
+    }
+
+    /// Starts the roles on `parts`.
+    ///
+    /// # Errors
+    /// Nothing to verify tokens with, or the edge link is away.
+    pub async fn start(self, parts: Parts) -> Result<Member, RoleError> {
+        let shared = Shared {
+            config: self.config,
+            log: parts.log,
+            store: parts.store,
+            link: parts.link,
+            ownership: parts.ownership,
+            clock: LogClock::from_system(),
+            metrics: self.metrics,
+            readiness: self.readiness,
+            shutdown: self.shutdown,
+        };
+        let mut running = Vec::new();
+        if self.roles.writer {
+            running.push(start_writer(&shared));
+        }
+        if self.roles.delivery {
+            running.push(start_delivery(&shared));
+        }
+        let (mut address, mut edge) = (None, None);
+        if let (Some(listener), Some(edge_parts)) = (self.listener, parts.edge) {
+            address = listener.local_addr().ok();
+            let (started, serving) = start_edge(&shared, edge_parts, listener).await?;
+            edge = Some(started);
+            running.push(serving);
+        }
+        if edge.is_none() {
+            // An edge says by itself what it lacks; workers take up work as they get leases.
+            shared.readiness.part("roles").ready();
+        }
+        Ok(Member { address, admin_address: self.admin_address, shared, edge, running })
+    }
+}
+
+/// A process whose roles run.
+pub struct Member {
+    /// Where its edge listens.
+    pub address: Option<SocketAddr>,
+    pub admin_address: SocketAddr,
+    pub shared: Shared,
+    pub edge: Option<Arc<Edge>>,
+    running: Vec<Running>,
+}
+
+impl Member {
+    /// Waits until every role has ended.
+    pub async fn ended(self) {
+        for role in self.running {
+            let _ = role.await;
+        }
+    }
+}

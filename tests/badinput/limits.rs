@@ -1,0 +1,202 @@
+//! Too many, too fast, too slow.
+
+use crate::service::{self, messages};
+use crate::websocket::Socket;
+use reedi_protocol::ErrorCode;
+use serde_json::json;
+use std::time::Duration;
+use tokio::net::TcpSocket;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
+
+#[tokio::test]
+async fn a_flood_over_http_is_told_when_to_come_back() {
+    let service = service::start("flood", &[("account_burst", "5"), ("account_rate", "1")]).await;
+    let (one, other, conversation) = service.pair().await;
+    let body = json!({ "content": "a", "messageType": "text" });
+    let mut refused = 0;
+    for _ in 0..20 {
+        let reply = one.client.post(&messages(&conversation), &body).await;
+        if reply.status != 201 {
+            reply.refuses("a flood", &[ErrorCode::RateLimited]);
+            refused += 1;
+        }
+    }
+    assert!(refused >= 10, "{refused} of 20 were refused");
+    other.says(&conversation, "others are not held up").await;
+    let mut socket = Socket::connect(&service, Some(&one.token)).await;
+    let mut answer = json!({ "ok": true });
+    for _ in 0..20 {
+        let data = json!({ "conversationId": conversation, "content": "a", "messageType": "text" });
+        answer = socket.command("send_message", data).await;
+        if answer["ok"] == false {
+            break;
+        }
+    }
+    assert_eq!(answer["error"]["code"], "rate_limited", "{answer}");
+    assert!(answer["error"]["retryAfter"].as_u64().is_some_and(|s| s >= 1), "{answer}");
+}
+
+#[tokio::test]
+async fn who_does_not_heed_refusals_is_sent_away() {
+    let service = service::start("heedless", &[("account_burst", "5"), ("account_rate", "1")]).await;
+    let (one, _, conversation) = service.pair().await;
+    let mut socket = Socket::connect(&service, Some(&one.token)).await;
+    for _ in 0..2_000 {
+        let data = json!({ "conversationId": conversation });
+        socket.send(json!({ "event": "typing_start", "data": data })).await;
+    }
+    let (code, reason) = socket.closed().await;
+    assert_eq!(code, 4429, "{reason}");
+    let reason: serde_json::Value = serde_json::from_str(&reason).expect("a JSON reason");
+    assert!(reason["reconnectAfterMs"].as_u64().is_some_and(|ms| ms >= 1_000), "{reason}");
+}
+
+#[tokio::test]
+async fn a_flood_of_patient_commands_is_bounded() {
+    let service = service::start("patient", &[]).await;
+    let (one, other, conversation) = service.pair().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(one.says(&conversation, "hello").await);
+    }
+    let mut socket = Socket::connect(&service, Some(&other.token)).await;
+    for number in 0..500 {
+        let data = json!({ "messageId": ids[number % 3] });
+        socket.send(json!({ "event": "mark_read", "data": data, "ack": number })).await;
+    }
+    let (code, reason) = socket.closed().await;
+    assert_eq!(code, 4429, "{reason}");
+    assert_eq!(one.reads(&conversation).await.len(), 3);
+}
+
+#[tokio::test]
+async fn guesses_at_a_password_are_limited() {
+    let service = service::start("guesses", &[("sign_in_burst", "3"), ("sign_in_rate", "1")]).await;
+    let stranger = service.stranger();
+    let body = json!({ "username": "somebody", "password": "wrong, surely" });
+    let mut refused = 0;
+    for _ in 0..12 {
+        let reply = stranger.post("/api/auth/login", &body).await;
+        reply.refuses("a guess", &[ErrorCode::WrongCredentials, ErrorCode::RateLimited]);
+        refused += usize::from(reply.status == 429);
+    }
+    assert!(refused > 0, "guesses are not limited");
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_connections() {
+    let service = service::start("connections", &[("connections_per_account", "3")]).await;
+    let person = service.person();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(Socket::connect(&service, Some(&person.token)).await);
+    }
+    let refused = Socket::try_connect(&service, Some(&person.token)).await.err().expect("refused");
+    refused.refuses("one too many", &[ErrorCode::RateLimited]);
+    let mut late = Socket::connect(&service, None).await;
+    late.send(json!({ "event": "authenticate", "data": { "token": person.token } })).await;
+    let (code, reason) = late.closed().await;
+    assert_eq!(code, 4429, "{reason}");
+    assert!(reason.contains("reconnectAfterMs"), "{reason}");
+    assert!(open[0].is_well().await);
+    drop(open.pop());
+    let until = Instant::now() + Duration::from_secs(10);
+    while Socket::try_connect(&service, Some(&person.token)).await.is_err() {
+        assert!(Instant::now() < until, "its place is not free again");
+    }
+}
+
+/// As many as the setting says may wait, for ten seconds each; then there is room again.
+#[tokio::test]
+async fn sockets_that_do_not_say_who_they_are() {
+    const MOST: usize = 200;
+    let service = service::start("waiting", &[("sockets_unauthenticated", &MOST.to_string())]).await;
+    let mut waiting = Vec::with_capacity(MOST);
+    let began = Instant::now();
+    for _ in 0..MOST {
+        waiting.push(Socket::connect(&service, None).await);
+    }
+    for _ in 0..20 {
+        let refused = Socket::try_connect(&service, None).await.err().expect("one too many is let in");
+        refused.refuses("one too many", &[ErrorCode::RateLimited]);
+    }
+    let person = service.person();
+    let mut known = Socket::connect(&service, Some(&person.token)).await;
+    assert!(known.is_well().await, "who has a token is not held up");
+    for socket in &mut waiting {
+        // Pings are no answer to who it is.
+        socket.message(Message::Ping(vec![1].into())).await;
+    }
+    for socket in &mut waiting {
+        let (code, reason) = socket.closed().await;
+        assert_eq!(code, 4401, "{reason}");
+    }
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(9) && took < Duration::from_secs(20), "closed after {took:?}");
+    assert_eq!(service.shared.metrics.sockets_unauthenticated.get(), 0);
+    let mut again = Socket::connect(&service, None).await;
+    let token = json!({ "token": person.token });
+    assert_eq!(again.command("authenticate", token).await["ok"], true);
+}
+
+/// Who does not read gets 4408 once it does, and misses nothing that history has.
+#[tokio::test]
+async fn a_slow_consumer_is_let_go() {
+    const MESSAGES: usize = 250;
+    let settings = [("outbox_frames", "16"), ("account_burst", "100000"), ("conversation_burst", "100000")];
+    let service = service::start("slow", &settings).await;
+    let (one, other, conversation) = service.pair().await;
+    let mut slow = Socket::connect(&service, Some(&other.token)).await;
+    let mut quick = Socket::connect(&service, Some(&other.token)).await;
+    let before = service.shared.metrics.connections.get();
+    let content = "x".repeat(60_000);
+    let sending = async {
+        for _ in 0..MESSAGES {
+            one.says(&conversation, &content).await;
+        }
+    };
+    let receiving = async {
+        for _ in 0..MESSAGES {
+            quick.event("new_message").await;
+        }
+    };
+    tokio::join!(sending, receiving);
+    let (code, reason) = slow.closed().await;
+    assert_eq!(code, 4408, "{reason}");
+    assert_eq!(before, 2);
+    let page = other.client.get(&format!("{}?limit=100", messages(&conversation))).await.json();
+    assert_eq!(page["messages"].as_array().map(Vec::len), Some(100));
+    assert!(quick.is_well().await, "the account's other connection goes on");
+}
+
+/// One that never reads and never says anything is let go too.
+#[tokio::test]
+async fn a_client_that_never_reads_is_dropped() {
+    let settings = [("outbox_frames", "16"), ("account_burst", "100000"), ("conversation_burst", "100000")];
+    let service = service::start("never", &settings).await;
+    let (one, other, conversation) = service.pair().await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    let mut stream = socket.connect(service.address).await.expect("a connection");
+    let head = format!(
+        "GET /api/messages/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nAuthorization: Bearer {}\r\n\r\n",
+        other.token
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("written");
+    let until = Instant::now() + Duration::from_secs(40);
+    let connections = || service.shared.metrics.connections.get();
+    while connections() == 0 {
+        assert!(Instant::now() < until, "it did not connect");
+        tokio::task::yield_now().await;
+    }
+    let content = "x".repeat(60_000);
+    while connections() > 0 {
+        assert!(Instant::now() < until, "it is still held");
+        let body = json!({ "content": content, "messageType": "text" });
+        let sent = one.client.post(&messages(&conversation), &body).await;
+        assert!(sent.status == 201 || sent.status == 429, "{sent:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
