@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod dev;
+mod help;
 mod token;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
@@ -16,24 +17,37 @@ Try it:
   reedi chat --as alice           talk, in another terminal
   reedi chat --as bob             and somebody to talk to, in a third
 
-Every setting is a flag, an environment variable and a key of the TOML file (--config);
-`reedi config check` shows what is in effect and where it comes from.";
+A cluster: `reedi migrate` once, then `reedi edge`, `reedi delivery` and `reedi writer`, as many of \
+each as you like.
+
+Every setting is a flag, an environment variable and a key of the TOML file (--config); `reedi <COMMAND> --help` \
+lists them, and `reedi config check` shows what is in effect and where it comes from.";
 
 fn command() -> Command {
-    let role =
-        |name: &'static str, about: &'static str| Command::new(name).about(about).args(config::flags());
+    let role = |name: &'static str, about: &'static str, long: &'static str| {
+        // `-h` is for a glance: the settings are in `--help`.
+        let settings = config::flags().into_iter().map(|flag| match flag.get_id().as_str() {
+            "config" => flag,
+            _ => flag.hide_short_help(true),
+        });
+        Command::new(name).about(about).long_about(long).args(settings)
+    };
     Command::new("reedi")
         .about(ABOUT)
         .after_help(AFTER)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(role("dev", "The whole service in one process, with nothing else installed"))
-        .subcommand(role("edge", "An edge of a cluster: REST and sockets"))
-        .subcommand(role("delivery", "A delivery worker of a cluster: pushes events to edges"))
-        .subcommand(role("writer", "A writer of a cluster: stores what the log has"))
+        .subcommand(role("dev", "The whole service in one process, with nothing else installed", help::DEV))
+        .subcommand(role("edge", "An edge of a cluster: REST and sockets", help::EDGE))
+        .subcommand(role(
+            "delivery",
+            "A delivery worker of a cluster: pushes events to edges",
+            help::DELIVERY,
+        ))
+        .subcommand(role("writer", "A writer of a cluster: stores what the log has", help::WRITER))
         .subcommand(
-            role("migrate", "Bring the store's schema up to date").arg(
+            role("migrate", "Bring the store's schema up to date", help::MIGRATE).arg(
                 Arg::new("back")
                     .long("back")
                     .action(clap::ArgAction::SetTrue)
@@ -44,7 +58,7 @@ fn command() -> Command {
             Command::new("chat").about("Talk to somebody in this terminal"),
         ))
         .subcommand(
-            role("token", "Print a token for a test")
+            role("token", "Print a token for a test", help::TOKEN)
                 .arg(
                     Arg::new("sub")
                         .long("sub")
@@ -61,10 +75,16 @@ fn command() -> Command {
                         .help("The device, for a session that is more than a plain one"),
                 ),
         )
-        .subcommand(Command::new("config").about("Configuration").subcommand_required(true).subcommand(role(
-            "check",
-            "Print the effective configuration, secrets hidden, or say what is wrong with it",
-        )))
+        .subcommand(
+            Command::new("config")
+                .about("See what is configured, and from where")
+                .subcommand_required(true)
+                .subcommand(role(
+                    "check",
+                    "Print the effective configuration, secrets hidden, or say what is wrong with it",
+                    help::CHECK,
+                )),
+        )
 }
 
 /// Runs what the arguments ask for.

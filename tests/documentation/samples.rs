@@ -233,7 +233,7 @@ fn message_commands() -> Vec<Command> {
 
 /// All events, and what each says.
 pub fn events() -> Vec<(ServerEvent, &'static str)> {
-    let events = [durable_events(), control_events(), other_events()].concat();
+    let events = [durable_events(), receipt_events(), control_events(), other_events()].concat();
     let mut seen = [false; EVENTS];
     events.iter().for_each(|(event, _)| seen[number(event)] = true);
     assert!(seen.iter().all(|seen| *seen), "an event is not described");
@@ -316,6 +316,12 @@ fn durable_events() -> Vec<(ServerEvent, &'static str)> {
             },
             "And took it away.",
         ),
+    ]
+}
+
+fn receipt_events() -> Vec<(ServerEvent, &'static str)> {
+    let (message_id, conversation_id, user_id) = (id(), KEY.conversation_id(), bob());
+    vec![
         (
             ServerEvent::MessageDelivered {
                 message_id,
