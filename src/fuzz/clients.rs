@@ -19,14 +19,40 @@ use reedi_protocol::resource::Settings;
 use reedi_protocol::text::{AvatarUrl, ClientMessageId, Content, Name, Reaction, Username};
 use reedi_protocol::{AccountId, Checkpoint, ConversationId, EventId, limits};
 use std::fmt::{Debug, Display};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 /// What JSON gives meaning to, and what trips its readers.
 const JSON: &[&[u8]] = &[
-    b"{", b"}", b"[", b"]", b"\"", b"\\", b",", b":", b"null", b"true", b"-1", b"1e999", b"18446744073709551616",
-    br"\ud800", br"\udc00", br"\u0000", b"\0", b"\xff", b"\xf0\x9f\x91\x8d", b"\xed\xa0\x80", b"{\"a\":", b"[[[[[[[[",
-    b"\"event\":", b"\"data\":", b"\"ack\":", b"\"content\":", b" ", b"\n",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\",
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"-1",
+    b"1e999",
+    b"18446744073709551616",
+    br"\ud800",
+    br"\udc00",
+    br"\u0000",
+    b"\0",
+    b"\xff",
+    b"\xf0\x9f\x91\x8d",
+    b"\xed\xa0\x80",
+    b"{\"a\":",
+    b"[[[[[[[[",
+    b"\"event\":",
+    b"\"data\":",
+    b"\"ack\":",
+    b"\"content\":",
+    b" ",
+    b"\n",
 ];
 
 const COMMANDS: &[&str] = &[
@@ -84,7 +110,8 @@ fn frames_of_servers() {
                 assert_eq!(again, ServerFrame::Event(event));
             }
             Ok(ServerFrame::Answer { ack, answer }) => {
-                let again = ServerFrame::decode(&encode_answer(ack, &answer)).expect("what was written is read");
+                let again =
+                    ServerFrame::decode(&encode_answer(ack, &answer)).expect("what was written is read");
                 assert_eq!(again, ServerFrame::Answer { ack, answer });
             }
             Err(_) => {}
@@ -196,7 +223,8 @@ fn tokens() {
     const SECRET: &str = "a secret of more than thirty-two bytes";
     let flags = vec![("auth_hs256_secret".to_owned(), SECRET.to_owned())];
     let config = Inputs { flags, ..Inputs::default() }.resolve().unwrap().config;
-    let verifier = Verifier::new(&config.auth, LogClock::from_system()).unwrap();
+    // It locks nothing across a look at a token.
+    let verifier = &AssertUnwindSafe(Verifier::new(&config.auth, LogClock::from_system()).unwrap());
     let signer = crate::edge::authenticate::Signer::new(&config.auth, LogClock::from_system()).unwrap();
     let (token, _) = signer.sign(AccountId::new(uuid::Uuid::from_u128(7)), None).unwrap();
     const WORDS: &[&[u8]] = &[b".", b"=", b"eyJhbGciOiJub25lIn0", b"e30", b"-", b"_", b"\0"];
@@ -223,7 +251,8 @@ fn traces() {
 #[test]
 fn configuration_files() {
     const FILE: &str = "listen = \"127.0.0.1:8080\"\nlog_level = \"info\"\n[nats]\nurl = [\"nats://a:4222\"]\nreplicas = 3\n[auth]\nhs256_secret = \"a secret of more than thirty-two bytes\"\n";
-    const WORDS: &[&[u8]] = &[b"=", b"[", b"]", b"\"", b"\n", b"#", b"'''", b".", b"1e9", b"true", b"1979-05-27", b"redis_url"];
+    const WORDS: &[&[u8]] =
+        &[b"=", b"[", b"]", b"\"", b"\n", b"#", b"'''", b".", b"1e9", b"true", b"1979-05-27", b"redis_url"];
     bolero::check!().with_type::<Vec<Edit>>().for_each(|edits| {
         let text = edited(FILE.as_bytes(), edits, WORDS);
         let file = Some((PathBuf::from("reedi.toml"), String::from_utf8_lossy(&text).into_owned()));

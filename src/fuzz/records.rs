@@ -34,7 +34,8 @@ fn ring() -> KeyRing {
 }
 
 fn bodies() -> Vec<Body> {
-    let member = |n, role| Member { account: account(n), role, joined: at(1), joined_at: Timestamp::from_millis(1) };
+    let member =
+        |n, role| Member { account: account(n), role, joined: at(1), joined_at: Timestamp::from_millis(1) };
     let after = ConversationState {
         kind: ConversationType::Group,
         name: Some(Name::parse("us").unwrap()),
@@ -71,7 +72,11 @@ fn records() -> Vec<Bytes> {
         actor: account(1),
         stamp: Timestamp::from_millis(1_700_000_000_000),
         digest: RequestDigest([9; 16]),
-        audience: Some(Audience { control: at(1), known_through: at(2), accounts: vec![account(1), account(2)] }),
+        audience: Some(Audience {
+            control: at(1),
+            known_through: at(2),
+            accounts: vec![account(1), account(2)],
+        }),
         body,
     };
     bodies().into_iter().map(|body| record(body).encode()).collect()

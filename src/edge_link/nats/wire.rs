@@ -212,17 +212,25 @@ mod fuzz {
 
     fn to_workers() -> ToWorkers {
         let accounts = (0..9).map(|n| AccountId::new(uuid::Uuid::from_u128(n))).collect();
-        ToWorkers::Snapshot { edge: EdgeId(1), version: 2, accounts, through: vec![(Shard(1), Position::START)] }
+        ToWorkers::Snapshot {
+            edge: EdgeId(1),
+            version: 2,
+            accounts,
+            through: vec![(Shard(1), Position::START)],
+        }
     }
 
     /// Payloads of frames, whole and in parts, changed, lost and in any order.
     #[test]
     fn frames_of_the_link() {
         const WORDS: &[&[u8]] = &[&[VERSION, WHOLE], &[VERSION, PART], &[0xff; 10], &[0; 5]];
-        let payloads: Vec<Bytes> = [200, 40].into_iter().flat_map(|most| {
-            let edge = encode(&to_edge(), 1, 2, most).unwrap();
-            edge.into_iter().chain(encode(&to_workers(), 3, 4, most).unwrap())
-        }).collect();
+        let payloads: Vec<Bytes> = [200, 40]
+            .into_iter()
+            .flat_map(|most| {
+                let edge = encode(&to_edge(), 1, 2, most).unwrap();
+                edge.into_iter().chain(encode(&to_workers(), 3, 4, most).unwrap())
+            })
+            .collect();
         bolero::check!().with_type::<Vec<(u8, Vec<Edit>)>>().for_each(|arriving| {
             let (mut edges, mut workers) = (Assembly::default(), Assembly::default());
             for (which, edits) in arriving {
@@ -233,7 +241,9 @@ mod fuzz {
                     assert_eq!(Assembly::default().take(again), Ok(Some(frame)), "what was written is read");
                 }
                 let _ = workers.take::<ToWorkers>(payload);
-                assert!(edges.incomplete.len() <= INCOMPLETE_MOST && workers.incomplete.len() <= INCOMPLETE_MOST);
+                assert!(
+                    edges.incomplete.len() <= INCOMPLETE_MOST && workers.incomplete.len() <= INCOMPLETE_MOST
+                );
             }
         });
     }
