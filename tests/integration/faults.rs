@@ -18,23 +18,27 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-mod embedded {
-    use super::*;
-
-    #[tokio::test]
-    async fn nothing_is_lost_whoever_dies() {
-        super::nothing_is_lost_whoever_dies(cluster::own(Backend::embedded("faults").await).await).await;
-    }
+/// The same on both kinds of parts, each on a cluster of its own.
+macro_rules! on_both_alone {
+    ($($name:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test]
+            async fn $name() {
+                let backend = super::Backend::embedded(stringify!($name)).await;
+                super::$name(super::cluster::own(backend).await).await;
+            })*
+        }
+        mod real {
+            $(#[tokio::test]
+            async fn $name() {
+                let backend = super::Backend::real(stringify!($name)).await;
+                super::$name(super::cluster::own(backend).await).await;
+            })*
+        }
+    };
 }
 
-mod real {
-    use super::*;
-
-    #[tokio::test]
-    async fn nothing_is_lost_whoever_dies() {
-        super::nothing_is_lost_whoever_dies(cluster::own(Backend::real("faults").await).await).await;
-    }
-}
+on_both_alone!(nothing_is_lost_whoever_dies, a_role_that_is_away_is_not_hidden);
 
 /// Pairs that talk all the time.
 const PAIRS: usize = 4;
@@ -190,8 +194,12 @@ async fn nothing_is_lost_whoever_dies(cluster: &'static Cluster) {
     for pair in pairs {
         pair.check().await;
     }
-    without_writers(&scene, backend).await;
-    without_deliveries(&scene, backend).await;
+}
+
+async fn a_role_that_is_away_is_not_hidden(cluster: &'static Cluster) {
+    let scene = Scene::on(cluster);
+    without_writers(&scene, &cluster.backend).await;
+    without_deliveries(&scene, &cluster.backend).await;
 }
 
 /// With nobody to store, messages are accepted and delivered all the same, and nothing is claimed of history.

@@ -14,32 +14,31 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
     let conversation = alice.direct(&bob).await;
     let listening = bob.socket(1).await;
     let path = format!("/conversations/{conversation}/messages");
-    let sends =
-        (0..200).map(|n| {
-            let key = uuid::Uuid::now_v7().to_string();
-            let body = json!({ "content": n.to_string(), "messageType": "text", "clientMessageId": key });
-            let path = path.clone();
-            let callers = [alice.at(0), alice.at(1), alice.at(2), alice.at(n)];
-            async move {
-                let tries = callers.iter().map(|caller| async {
-                    loop {
-                        let answer = caller.post(&path, &body).await;
-                        // An unknown outcome: the same again.
-                        if answer.status != 503 {
-                            return answer;
-                        }
+    let sends = (0..200).map(|n| {
+        let key = uuid::Uuid::now_v7().to_string();
+        let body = json!({ "content": n.to_string(), "messageType": "text", "clientMessageId": key });
+        let path = path.clone();
+        let callers = [alice.at(0), alice.at(1), alice.at(2), alice.at(n)];
+        async move {
+            let tries = callers.iter().map(|caller| async {
+                loop {
+                    let answer = caller.post(&path, &body).await;
+                    // An unknown outcome: the same again.
+                    if answer.status != 503 {
+                        return answer;
                     }
-                });
-                let answers = futures_util::future::join_all(tries).await;
-                let id = answers[0].text("messageId");
-                let made = answers.iter().filter(|answer| answer.status == 201).count();
-                assert_eq!(made, 1, "{answers:?}");
-                assert!(answers.iter().all(
+                }
+            });
+            let answers = futures_util::future::join_all(tries).await;
+            let id = answers[0].text("messageId");
+            let made = answers.iter().filter(|answer| answer.status == 201).count();
+            assert_eq!(made, 1, "{answers:?}");
+            assert!(answers.iter().all(
                     |answer| answer.text("messageId") == id && answer.body["content"] == body["content"]
                 ));
-                (id, n)
-            }
-        });
+            (id, n)
+        }
+    });
     let acknowledged: BTreeMap<String, usize> =
         futures_util::future::join_all(sends).await.into_iter().collect();
     assert_eq!(acknowledged.len(), 200);

@@ -1,6 +1,5 @@
 //! What a cluster under test stands on: the embedded parts, or NATS, CQL and Redis.
 
-use reedi::log::nats::Namespace;
 use reedi::role::cluster::cql_config;
 use reedi::role::process::Parts;
 use reedi::role::single;
@@ -79,14 +78,6 @@ impl Backend {
                 ];
                 config(&[&own, more].concat())
             }
-        }
-    }
-
-    /// The name at NATS, where that is what it stands on.
-    pub fn namespace(&self) -> Option<Namespace> {
-        match self {
-            Self::Embedded { .. } => None,
-            Self::Real { name, .. } => Namespace::new(name),
         }
     }
 }

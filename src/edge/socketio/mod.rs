@@ -32,9 +32,9 @@ const PING_EVERY: Duration = Duration::from_secs(25);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 /// How long the way from polling to a WebSocket may take: Socket.IO's own default.
 const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
-/// Packets that wait in socketioxide for one client. What is more waits in the outbox, whose limits are
-/// configured; a poll is answered with all of them at once.
-const PACKETS_MOST: usize = 128;
+/// Packets that wait in socketioxide for one client: of the largest messages some 4 MiB, and as many as
+/// one poll is answered with. What is more waits in the outbox, whose limits are configured.
+const PACKETS_MOST: usize = 64;
 /// How long the goodbyes of a leaving server may take: each is given 2 s to be said and 2 to be read.
 const GOODBYES_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a connection reads at once, as on the plain WebSocket; socketioxide's default is four times that.
