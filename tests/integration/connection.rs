@@ -173,9 +173,10 @@ async fn a_client_that_does_not_read_is_let_go(scene: Scene) {
     futures_util::future::join_all(sending).await;
     let reading = async {
         loop {
-            match deaf.next().await.expect("a close frame before the end").expect("a frame") {
-                Message::Close(frame) => return frame.expect("a reason"),
-                _ => {}
+            if let Message::Close(frame) =
+                deaf.next().await.expect("a close frame before the end").expect("a frame")
+            {
+                return frame.expect("a reason");
             }
         }
     };

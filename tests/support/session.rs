@@ -57,13 +57,10 @@ impl Session {
     }
 
     /// The same for a command that succeeds.
-    #[track_caller]
-    pub fn ok(&self, event: &str, data: Value) -> impl Future<Output = Value> {
-        async move {
-            let answer = self.command(event, data).await;
-            assert_eq!(answer["ok"], true, "{event}: {answer}");
-            answer
-        }
+    pub async fn ok(&self, event: &str, data: Value) -> Value {
+        let answer = self.command(event, data).await;
+        assert_eq!(answer["ok"], true, "{event}: {answer}");
+        answer
     }
 
     /// The code of the refusal of a command.
