@@ -233,7 +233,8 @@ fn message_commands() -> Vec<Command> {
 
 /// All events, and what each says.
 pub fn events() -> Vec<(ServerEvent, &'static str)> {
-    let events = [durable_events(), reaction_events(), receipt_events(), control_events(), other_events()].concat();
+    let events =
+        [durable_events(), reaction_events(), receipt_events(), control_events(), other_events()].concat();
     let mut seen = [false; EVENTS];
     events.iter().for_each(|(event, _)| seen[number(event)] = true);
     assert!(seen.iter().all(|seen| *seen), "an event is not described");
