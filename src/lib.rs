@@ -6,6 +6,8 @@ pub mod delivery;
 pub mod domain;
 pub mod edge;
 pub mod edge_link;
+#[cfg(test)]
+mod fuzz;
 pub mod log;
 pub mod ownership;
 pub mod people;

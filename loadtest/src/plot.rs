@@ -141,29 +141,28 @@ impl Chart {
                 places.join(" ")
             );
             if points.len() <= 20 {
-                for (x, y) in points {
-                    let _ = writeln!(
-                        out,
-                        r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#,
-                        px(*x),
-                        py(*y)
-                    );
-                }
+                let circles = points.iter().map(|(x, y)| circle(px(*x), py(*y), colour));
+                out.extend(circles);
             }
-            let row = TOP + 10.0 + 18.0 * i as f64;
-            let _ = writeln!(
-                out,
-                r#"<line x1="{}" y1="{row}" x2="{}" y2="{row}" stroke="{colour}" stroke-width="2"/><text x="{}" y="{}">{}</text>"#,
-                right + 12.0,
-                right + 32.0,
-                right + 38.0,
-                row + 4.0,
-                escaped(name)
-            );
+            out.push_str(&legend(i, right, colour, name));
         }
         out.push_str("</svg>\n");
         out
     }
+}
+
+fn circle(x: f64, y: f64, colour: &str) -> String {
+    format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>\n")
+}
+
+fn legend(line: usize, right: f64, colour: &str, name: &str) -> String {
+    let row = TOP + 10.0 + 18.0 * line as f64;
+    let (from, to, text, base) = (right + 12.0, right + 32.0, right + 38.0, row + 4.0);
+    format!(
+        "<line x1=\"{from}\" y1=\"{row}\" x2=\"{to}\" y2=\"{row}\" stroke=\"{colour}\" stroke-width=\"2\"/>\
+         <text x=\"{text}\" y=\"{base}\">{}</text>\n",
+        escaped(name)
+    )
 }
 
 #[cfg(test)]

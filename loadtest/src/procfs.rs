@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn this_process_is_measured() {
         let ticks = ticks_per_second();
-        assert!(ticks >= 50 && ticks <= 10_000, "{ticks}");
+        assert!((50..=10_000).contains(&ticks), "{ticks}");
         let begun = cpu(std::process::id(), ticks).unwrap();
         let mut spun = 0u64;
         while cpu(std::process::id(), ticks).unwrap() < begun + Duration::from_millis(20) {

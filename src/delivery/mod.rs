@@ -72,7 +72,8 @@ impl Delivery {
         let mut backoff = Backoff::for_parts();
         let mut consumer = Consumer::new(self.clone(), slice);
         loop {
-            if shutdown.is_draining() {
+            // Without its keeper a worker owns nothing any more, and is never told so.
+            if shutdown.is_draining() || owned.has_changed().is_err() {
                 return;
             }
             let mine = owned.borrow_and_update().clone();

@@ -6,9 +6,10 @@ use reedi_protocol::{Checkpoint, Position, Shard};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A shard that was not heard of for this long makes the edge deaf: it is not ready and sends its
+/// A shard that was not heard of for this long makes the edge deaf: longer than a lease of a worker that
+/// died, so that its successor is heard in time. A deaf edge is not ready and sends its
 /// clients elsewhere.
-pub const DEAF_AFTER: Duration = Duration::from_secs(10);
+pub const DEAF_AFTER: Duration = Duration::from_secs(15);
 /// A repeat that was not answered for this long is asked for again.
 const REPEAT_AGAIN: Duration = Duration::from_millis(500);
 

@@ -192,25 +192,37 @@ pub fn up_to(most: Duration) -> Duration {
 #[derive(Clone)]
 pub struct Trace(Arc<Mutex<Kept>>);
 
+/// What becomes of the lines of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lines {
+    Hashed,
+    Kept,
+    /// At once, so that they are there whatever becomes of the run.
+    Printed,
+}
+
 struct Kept {
     hash: blake3::Hasher,
-    lines: Option<Vec<String>>,
+    become_of: Lines,
+    lines: Vec<String>,
     begun: Instant,
 }
 
 impl Trace {
     #[must_use]
-    pub fn new(keep_lines: bool) -> Self {
-        let lines = keep_lines.then(Vec::new);
-        Self(Arc::new(Mutex::new(Kept { hash: blake3::Hasher::new(), lines, begun: Instant::now() })))
+    pub fn new(become_of: Lines) -> Self {
+        let (hash, begun) = (blake3::Hasher::new(), Instant::now());
+        Self(Arc::new(Mutex::new(Kept { hash, become_of, lines: Vec::new(), begun })))
     }
 
     pub fn note(&self, who: &str, what: impl FnOnce() -> String) {
         let mut kept = self.0.lock();
         let line = format!("{:>9.3} {who}: {}", kept.begun.elapsed().as_secs_f64(), what());
         kept.hash.update(line.as_bytes());
-        if let Some(lines) = &mut kept.lines {
-            lines.push(line);
+        match kept.become_of {
+            Lines::Hashed => {}
+            Lines::Kept => kept.lines.push(line),
+            Lines::Printed => println!("{line}"),
         }
     }
 
@@ -222,6 +234,6 @@ impl Trace {
 
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        self.0.lock().lines.clone().unwrap_or_default()
+        self.0.lock().lines.clone()
     }
 }

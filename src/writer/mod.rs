@@ -62,7 +62,8 @@ impl Writer {
     async fn run_slice(self, slice: Slice, mut owned: watch::Receiver<Owned>, shutdown: Shutdown) {
         let mut backoff = Backoff::for_parts();
         let mut erasures = erase::Erasures::default();
-        loop {
+        // Without its keeper a worker owns nothing any more, and is never told so.
+        while owned.has_changed().is_ok() {
             let mine = owned.borrow_and_update().clone();
             let shards =
                 mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();

@@ -87,7 +87,7 @@ pub async fn start(name: &str, settings: &[(&str, &str)]) -> Service {
     let started = RUNTIME.spawn(async move {
         let single = single::start(config, Shutdown::new()).await.expect("the service starts");
         single.shared.readiness.until_ready().await;
-        Service { address: single.address, shared: single.shared.clone() }
+        Service { address: single.address.expect("an edge"), shared: single.shared.clone() }
     });
     started.await.expect("the service starts")
 }

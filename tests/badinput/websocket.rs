@@ -6,7 +6,8 @@ use crate::service::Service;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::BufReader;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -31,7 +32,21 @@ pub const UPGRADE: &[(&str, &str)] = &[
 impl Socket {
     /// Connects with exactly these headers.
     pub async fn upgrade(service: &Service, headers: &[(&str, &str)]) -> Result<(Self, Reply), Reply> {
-        let mut raw = Raw::connect(service).await;
+        Self::upgrade_on(Raw::connect(service).await, headers).await
+    }
+
+    /// Connects so that the system takes in only so many bytes before they are read.
+    pub async fn connect_with_buffer(service: &Service, token: &str, bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("a small buffer");
+        let stream = socket.connect(service.address).await.expect("a connection");
+        let bearer = format!("Bearer {token}");
+        let mut headers = UPGRADE.to_vec();
+        headers.push(("Authorization", &bearer));
+        Self::upgrade_on(Raw(BufReader::new(stream)), &headers).await.expect("a socket").0
+    }
+
+    async fn upgrade_on(mut raw: Raw, headers: &[(&str, &str)]) -> Result<(Self, Reply), Reply> {
         let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         raw.write(format!("GET /api/messages/ws HTTP/1.1\r\n{lines}\r\n").as_bytes()).await;
         let reply = raw.reply().await.expect("an answer");

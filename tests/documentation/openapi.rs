@@ -43,7 +43,7 @@ impl Server {
         let shutdown = Shutdown::new();
         let single = single::start(inputs.resolve().unwrap().config, shutdown.clone()).await.unwrap();
         single.shared.readiness.until_ready().await;
-        let address = format!("http://{}", single.address);
+        let address = format!("http://{}", single.address.expect("an edge listens"));
         tokio::spawn(single.ended());
         let document = serde_json::from_str(&openapi::json()).unwrap();
         Self { address, client: Client::new(), document, shutdown, folder }

@@ -233,7 +233,7 @@ fn message_commands() -> Vec<Command> {
 
 /// All events, and what each says.
 pub fn events() -> Vec<(ServerEvent, &'static str)> {
-    let events = [durable_events(), receipt_events(), control_events(), other_events()].concat();
+    let events = [durable_events(), reaction_events(), receipt_events(), control_events(), other_events()].concat();
     let mut seen = [false; EVENTS];
     events.iter().for_each(|(event, _)| seen[number(event)] = true);
     assert!(seen.iter().all(|seen| *seen), "an event is not described");
@@ -268,8 +268,7 @@ fn number(event: &ServerEvent) -> usize {
 }
 
 fn durable_events() -> Vec<(ServerEvent, &'static str)> {
-    let (message_id, conversation_id, user_id) = (id(), KEY.conversation_id(), bob());
-    let reaction = || "👍".to_owned();
+    let (message_id, conversation_id) = (id(), KEY.conversation_id());
     vec![
         (
             ServerEvent::NewMessage(Box::new(message())),
@@ -296,6 +295,13 @@ fn durable_events() -> Vec<(ServerEvent, &'static str)> {
             },
             "To everyone; deleted only for myself, to my own connections alone.",
         ),
+    ]
+}
+
+fn reaction_events() -> Vec<(ServerEvent, &'static str)> {
+    let (message_id, conversation_id, user_id) = (id(), KEY.conversation_id(), bob());
+    let reaction = || "👍".to_owned();
+    vec![
         (
             ServerEvent::ReactionAdded {
                 message_id,

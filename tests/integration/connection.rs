@@ -157,14 +157,20 @@ async fn unread_socket(url: &str, token: &str) -> WebSocketStream<TcpStream> {
 async fn a_client_that_does_not_read_is_let_go(scene: Scene) {
     let [alice, bob] = scene.people();
     let conversation = alice.direct(&bob).await;
-    let edge = scene.cluster.edge(&[("outbox_frames", "16")]).await;
+    let edge = scene.cluster.edge(&[("outbox_frames", "16"), ("outbox_bytes", "100KiB")]).await;
     let mut deaf = unread_socket(&edge.url(), &bob.token).await;
-    let sending = alice.socket(0).await;
     let large = "x".repeat(60_000);
-    // More than all buffers between the two hold: 4 MiB at most of the server's, almost nothing of this.
-    for _ in 0..100 {
-        sending.send(&conversation, &large).await;
-    }
+    // More than all buffers between the two hold, and soon: what reads nothing for 10 s hears no goodbye.
+    let sending = (0..6).map(|n| {
+        let (alice, conversation, large) = (&alice, &conversation, &large);
+        async move {
+            let session = alice.socket(n).await;
+            for _ in 0..12 {
+                session.send(conversation, large).await;
+            }
+        }
+    });
+    futures_util::future::join_all(sending).await;
     let reading = async {
         loop {
             match deaf.next().await.expect("a close frame before the end").expect("a frame") {

@@ -65,6 +65,32 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
     }
 }
 
+/// Looks into the log, the store and the files: `shown` is there, the secrets are not.
+async fn look_for(scene: &Scene, mark: &str, password: &str, shown: &str) {
+    let shared = &scene.cluster.edges[0].member().shared;
+    let (found, records) = content::records_with(&shared.log, mark).await;
+    assert_eq!(found, 0, "of {records} records");
+    assert!(content::records_with(&shared.log, shown).await.0 > 0, "looking finds");
+    match &scene.cluster.backend {
+        Backend::Embedded { folder, .. } => {
+            assert_eq!(content::files_with(folder, mark), Vec::<String>::new());
+            assert_eq!(content::files_with(folder, password), Vec::<String>::new());
+            assert!(content::files_with(folder, shown).len() >= 2, "in the log's and the store's");
+        }
+        backend @ Backend::Real { .. } => {
+            for secret in [mark, password] {
+                let (tables, rows) = content::tables_with(backend, secret).await;
+                assert_eq!(tables, Vec::<String>::new(), "of {rows} rows");
+            }
+            assert!(!content::tables_with(backend, shown).await.0.is_empty(), "looking finds");
+            // And the servers' own files, where they are at hand.
+            if let Ok(state) = std::env::var("REEDI_TEST_STATE") {
+                assert_eq!(content::files_with(Path::new(&state), mark), Vec::<String>::new());
+            }
+        }
+    }
+}
+
 async fn content_leaves_no_mark(scene: Scene) {
     let fresh = |what: &str| format!("{what}{}", uuid::Uuid::new_v4().simple());
     let (mark, shown, password) = (fresh("mark"), fresh("name"), fresh("pass"));
@@ -114,28 +140,7 @@ async fn content_leaves_no_mark(scene: Scene) {
     scene.cluster.stored(&direct).await;
     scene.cluster.stored(&group).await;
 
-    let shared = &scene.cluster.edges[0].member().shared;
-    let (found, records) = content::records_with(&shared.log, &mark).await;
-    assert_eq!(found, 0, "of {records} records");
-    assert!(content::records_with(&shared.log, &shown).await.0 > 0, "looking finds");
-    match &scene.cluster.backend {
-        Backend::Embedded { folder, .. } => {
-            assert_eq!(content::files_with(folder, &mark), Vec::<String>::new());
-            assert_eq!(content::files_with(folder, &password), Vec::<String>::new());
-            assert!(content::files_with(folder, &shown).len() >= 2, "in the log's and the store's");
-        }
-        backend @ Backend::Real { .. } => {
-            for secret in [&mark, &password] {
-                let (tables, rows) = content::tables_with(backend, secret).await;
-                assert_eq!(tables, Vec::<String>::new(), "of {rows} rows");
-            }
-            assert!(!content::tables_with(backend, &shown).await.0.is_empty(), "looking finds");
-            // And the servers' own files, where they are at hand.
-            if let Ok(state) = std::env::var("REEDI_TEST_STATE") {
-                assert_eq!(content::files_with(Path::new(&state), &mark), Vec::<String>::new());
-            }
-        }
-    }
+    look_for(&scene, &mark, &password, &shown).await;
     let written = lines::so_far();
     assert!(content::holds(&written, "reedi"), "lines are captured");
     for secret in

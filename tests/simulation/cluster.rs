@@ -25,7 +25,7 @@ use reedi::presence::simulated::{Redis, SimulatedRedis};
 use reedi::rate_limit::{Rate, RateLimit};
 use reedi::runtime::clock::LogClock;
 use reedi::runtime::config::{Config, Inputs};
-use reedi::runtime::fault::{Faults, Process, Trace};
+use reedi::runtime::fault::{Faults, Lines, Process, Trace};
 use reedi::runtime::metrics::Metrics;
 use reedi::runtime::random;
 use reedi::runtime::shutdown::Shutdown;
@@ -105,7 +105,7 @@ struct State {
 
 impl Cluster {
     /// Starts all processes.
-    pub async fn start(shape: Shape, keep_lines: bool) -> Self {
+    pub async fn start(shape: Shape, lines: Lines) -> Self {
         let config = config();
         let begun = Instant::now();
         let clock = Clock::from_fn(move || BEGIN.plus_millis(begun.elapsed().as_millis() as u64));
@@ -117,7 +117,7 @@ impl Cluster {
             link: InProcessLink::default(),
             ownership: InProcessOwnership::default(),
             redis: Redis::default(),
-            trace: Trace::new(keep_lines),
+            trace: Trace::new(lines),
             shape,
             state: Mutex::default(),
         };

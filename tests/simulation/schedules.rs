@@ -16,6 +16,7 @@ use reedi::log::LogPort as _;
 use reedi::log::embedded::EmbeddedLog;
 use reedi::ownership::ShardedRole;
 use reedi::presence::PresencePort as _;
+use reedi::runtime::fault::Lines;
 use reedi::runtime::random;
 use reedi::store::{Conversations as _, Watermarks as _};
 use reedi_invariants::Acked;
@@ -41,7 +42,7 @@ struct Scene {
 impl Scene {
     /// With clients that talk every `pause` at most, or only listen.
     async fn begin(pause: Option<Duration>) -> Self {
-        let cluster = Cluster::start(Shape::default(), true).await;
+        let cluster = Cluster::start(Shape::default(), Lines::Kept).await;
         let observed = Observed::default();
         let people: Vec<AccountId> = (0..PEOPLE).map(|_| account()).collect();
         let (first, others) = people.split_first().expect("people");

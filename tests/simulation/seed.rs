@@ -8,7 +8,7 @@ use crate::judge::judge;
 use crate::observed::Observed;
 use rand::Rng;
 use reedi::ownership::ShardedRole;
-use reedi::runtime::fault::{Faults, Process};
+use reedi::runtime::fault::{Faults, Lines, Process};
 use reedi::runtime::random;
 use reedi_protocol::{AccountId, ConversationKey};
 use std::collections::BTreeSet;
@@ -64,8 +64,8 @@ impl Kinds {
 }
 
 /// Runs one seed on a thread of its own.
-pub fn run(seed: u64, keep_lines: bool) -> Outcome {
-    simulate(seed, move || whole_run(keep_lines))
+pub fn run(seed: u64, lines: Lines) -> Outcome {
+    simulate(seed, move || whole_run(lines))
 }
 
 /// Runs `work` by a clock that stands still while anything can be done, and with randomness that
@@ -80,7 +80,7 @@ pub fn simulate<F: Future>(seed: u64, work: impl FnOnce() -> F) -> F::Output {
     runtime.block_on(async move { work().await })
 }
 
-async fn whole_run(keep_lines: bool) -> Outcome {
+async fn whole_run(lines: Lines) -> Outcome {
     let kinds = Kinds::draw();
     let shape = Shape {
         edges: random::rng().random_range(1..=3),
@@ -88,7 +88,7 @@ async fn whole_run(keep_lines: bool) -> Outcome {
         writers: random::rng().random_range(1..=2),
         outbox_frames: if random::rng().random_bool(0.1) { 12 } else { 1_024 },
     };
-    let cluster = Cluster::start(shape, keep_lines).await;
+    let cluster = Cluster::start(shape, lines).await;
     cluster.note(|| format!("{shape:?} {kinds:?}"));
     let observed = Observed::default();
     let (phase, clients) = begin(&cluster, &observed, kinds).await;

@@ -134,10 +134,10 @@ export class PlainClient extends Told {
   }
 }
 
-/** A UUIDv7, as clients make them for `clientMessageId`. */
-export function uuidv7() {
+/** A UUIDv7, as clients make them for `clientMessageId`, or made some time ago. */
+export function uuidv7(ageMs = 0) {
   const bytes = randomBytes(16);
-  bytes.writeUIntBE(Date.now(), 0, 6);
+  bytes.writeUIntBE(Date.now() - ageMs, 0, 6);
   bytes[6] = (bytes[6] & 0x0f) | 0x70;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;
   return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');

@@ -40,6 +40,16 @@ for (const mode of Object.keys(MODES)) {
       plain.close();
     });
 
+    test('a quick command does not overtake a slow one', async () => {
+      // Whether an old id was sent before is looked up in the store, which a new one does without.
+      const slow = a.say(conversationId, 'slow', { clientMessageId: uuidv7(60_000) });
+      const quick = a.say(conversationId, 'quick', { clientMessageId: uuidv7() });
+      const positions = (await Promise.all([slow, quick])).map((answer) => answer.position);
+      assert.ok(positions[0] < positions[1], `${positions}`);
+      await b.event('new_message', (message) => message.content === 'quick');
+      assert.deepEqual(contents(b).slice(-2), ['slow', 'quick']);
+    });
+
     test('the plain WebSocket of the same account is told the same', async () => {
       const plain = await PlainClient.connect(service, bob);
       await plain.ask('resume', {});

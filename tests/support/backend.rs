@@ -1,6 +1,5 @@
 //! What a cluster under test stands on: the embedded parts, or NATS, CQL and Redis.
 
-use reedi::log::nats::Namespace;
 use reedi::role::cluster::cql_config;
 use reedi::role::process::Parts;
 use reedi::role::single;

@@ -191,3 +191,60 @@ mod tests {
         assert_eq!(error, WireError::Version(9));
     }
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::edge_link::{Coverage, EdgeId, Generation, ToEdge, ToWorkers, WorkerId};
+    use crate::fuzz::{Edit, edited};
+    use reedi_protocol::{AccountId, Epoch, Position, Shard};
+
+    fn to_edge() -> ToEdge {
+        let at = |sequence| Position::new(Epoch::FIRST, sequence).unwrap();
+        let coverage = (0..9).map(|n| Coverage {
+            shard: Shard(n),
+            generation: Generation(3),
+            after: at(1),
+            through: at(u64::from(n) + 1),
+        });
+        ToEdge::Batch { worker: WorkerId(1), routes: 7, coverage: coverage.collect(), events: Vec::new() }
+    }
+
+    fn to_workers() -> ToWorkers {
+        let accounts = (0..9).map(|n| AccountId::new(uuid::Uuid::from_u128(n))).collect();
+        ToWorkers::Snapshot {
+            edge: EdgeId(1),
+            version: 2,
+            accounts,
+            through: vec![(Shard(1), Position::START)],
+        }
+    }
+
+    /// Payloads of frames, whole and in parts, changed, lost and in any order.
+    #[test]
+    fn frames_of_the_link() {
+        const WORDS: &[&[u8]] = &[&[VERSION, WHOLE], &[VERSION, PART], &[0xff; 10], &[0; 5]];
+        let payloads: Vec<Bytes> = [200, 40]
+            .into_iter()
+            .flat_map(|most| {
+                let edge = encode(&to_edge(), 1, 2, most).unwrap();
+                edge.into_iter().chain(encode(&to_workers(), 3, 4, most).unwrap())
+            })
+            .collect();
+        bolero::check!().with_type::<Vec<(u8, Vec<Edit>)>>().for_each(|arriving| {
+            let (mut edges, mut workers) = (Assembly::default(), Assembly::default());
+            for (which, edits) in arriving {
+                let payload = edited(&payloads[usize::from(*which) % payloads.len()], edits, WORDS);
+                let payload = Bytes::from(payload);
+                if let Ok(Some(frame)) = edges.take::<ToEdge>(payload.clone()) {
+                    let again = encode(&frame, 1, 2, FRAME_BYTES_MOST).unwrap().remove(0);
+                    assert_eq!(Assembly::default().take(again), Ok(Some(frame)), "what was written is read");
+                }
+                let _ = workers.take::<ToWorkers>(payload);
+                assert!(
+                    edges.incomplete.len() <= INCOMPLETE_MOST && workers.incomplete.len() <= INCOMPLETE_MOST
+                );
+            }
+        });
+    }
+}

@@ -302,3 +302,52 @@ fn scan(
     }
     Ok(segment)
 }
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::domain::send_key::DuplicateKey;
+    use crate::fuzz::{Edit, edited};
+    use reedi_protocol::Epoch;
+
+    fn record(sequence: u64) -> StoredRecord {
+        StoredRecord {
+            position: Position::new(Epoch::FIRST, sequence).unwrap(),
+            log_time: Timestamp::from_millis(1_700_000_000_000 + sequence),
+            conversation: ConversationKey::from_u64(sequence << 56 | 1),
+            is_control: sequence.is_multiple_of(3),
+            duplicate_key: sequence.is_multiple_of(2).then_some(DuplicateKey([7; 16])),
+            traceparent: None,
+            payload: Bytes::from(vec![sequence as u8; 40]),
+        }
+    }
+
+    /// Whatever became of a file: what is read from it is what was written, from its beginning on, in
+    /// order; and a damaged one that is not the newest is not taken for a shorter one.
+    #[test]
+    fn segments_of_the_log() {
+        let written: Vec<StoredRecord> = (5..13).map(record).collect();
+        let mut whole = Vec::new();
+        written.iter().for_each(|record| encode(record, &mut whole));
+        let frame = whole.len() / written.len();
+        let word = &whole[..frame];
+        let path = std::env::temp_dir().join(format!("reedi-fuzz-segment-{}", std::process::id()));
+        bolero::check!().with_type::<(Vec<Edit>, bool, u8)>().for_each(|(edits, newest, first)| {
+            let first = 5 + u64::from(first / 250);
+            let bytes = edited(&whole, edits, &[word, &[0xff; 4], &[0; 12]]);
+            std::fs::write(&path, &bytes).unwrap();
+            let mut read = Vec::new();
+            let scanned = scan(first, &path, *newest, &mut |record| read.push(record));
+            let expected = if first == 5 { &written[..] } else { &[] };
+            assert!(expected.starts_with(&read), "read what was not written there: {read:?}");
+            match scanned {
+                Ok(segment) => {
+                    assert_eq!(segment.next, first + read.len() as u64);
+                    assert!(*newest || segment.bytes == bytes.len() as u64, "a part was passed over");
+                }
+                Err(error) => assert!(!newest, "{error}"),
+            }
+        });
+        let _ = std::fs::remove_file(&path);
+    }
+}

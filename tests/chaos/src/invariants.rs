@@ -196,11 +196,11 @@ mod tests {
     #[test]
     fn what_is_missing_is_lost() {
         let (mut pages, mut history) = clean();
-        history.values_mut().for_each(|messages| drop(messages.pop()));
+        history.values_mut().for_each(|messages| messages.truncate(messages.len().saturating_sub(1)));
         // And it was told, which it should not have been.
         assert_eq!(counts(&pages, &history), [1, 0, 0, 1]);
         let (_, history) = clean();
-        pages.sessions[0].told.values_mut().for_each(|told| drop(told.pop()));
+        pages.sessions[0].told.values_mut().for_each(|told| told.truncate(told.len().saturating_sub(1)));
         assert_eq!(counts(&pages, &history), [1, 0, 0, 0]);
         pages.sessions[0].loaded.insert(key().conversation_id(), [message(2, 1).id].into());
         assert_eq!(counts(&pages, &history), [0, 0, 0, 0]);

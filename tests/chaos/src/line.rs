@@ -36,7 +36,6 @@ pub struct Lines {
     /// What the process takes for NATS.
     pub urls: Vec<String>,
     state: watch::Sender<Line>,
-    lost: Arc<AtomicU64>,
 }
 
 impl Lines {
@@ -50,16 +49,11 @@ impl Lines {
             let server = server.trim_start_matches("nats://").to_owned();
             tokio::spawn(accept(listener, server, state.clone(), Arc::clone(&lost)));
         }
-        Ok(Self { urls, state, lost })
+        Ok(Self { urls, state })
     }
 
     pub fn set(&self, line: Line) {
         self.state.send_replace(line);
-    }
-
-    /// Messages lost so far.
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
     }
 }
 
