@@ -30,13 +30,10 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
         None => None,
     };
     let cursors = cursors(command)?;
-    let up_to = {
-        // Taken before the outbox, as by whoever delivers: the other way round the two could wait for each other.
-        let book = edge.coverage.lock();
-        session.begin_resume(|| book.through())
-    };
+    let up_to = session.begin_resume(&edge.coverage.lock());
     let up_to = up_to.ok_or_else(|| Refused::new(ErrorCode::Conflict, "A resume is going on already."))?;
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
+    session.owes(replayed.is_err());
     let mut ahead = 0;
     let end = match replayed {
         Ok(frames) => {

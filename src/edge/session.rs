@@ -1,6 +1,7 @@
 //! A session: one connection of an account, whatever front door it came through, and its outbox.
 
 use super::authenticate::Identity;
+use super::coverage::CoverageBook;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reedi_protocol::{
@@ -61,6 +62,9 @@ struct Outbox {
     close: Option<Close>,
     /// Whether an event went out since the last checkpoint frame.
     told: bool,
+    /// A resume was not carried out yet: what was missed before is still owed, and no place may be
+    /// claimed that lies beyond it.
+    owes: bool,
     /// Whether the client is to be asked for a sign of life.
     ping: bool,
 }
@@ -163,14 +167,18 @@ impl Session {
     }
 
     /// The client asked to resume. Gives the place up to which to replay: where the session began, if
-    /// nothing has been told yet, else `now`. Live frames wait from here on. `None` while an earlier
-    /// resume is going on.
-    pub fn begin_resume(&self, now: impl FnOnce() -> Checkpoint) -> Option<Checkpoint> {
+    /// nothing has been told yet, else where `book` is now. Live frames wait from here on. `None` while
+    /// an earlier resume is going on.
+    ///
+    /// The book is the edge's own, locked: whoever tells events locks it before any outbox, and to lock
+    /// it in here, after this one, would be a deadlock.
+    pub fn begin_resume(&self, book: &CoverageBook) -> Option<Checkpoint> {
         let mut outbox = self.outbox.lock();
         if outbox.held.as_ref().is_some_and(|held| held.resuming) {
             return None;
         }
-        let baseline = outbox.held.as_mut().and_then(|held| held.baseline.clone()).unwrap_or_else(now);
+        let baseline = outbox.held.as_mut().and_then(|held| held.baseline.clone());
+        let baseline = baseline.unwrap_or_else(|| book.through());
         let held = Held { since: Instant::now(), baseline: Some(baseline.clone()), resuming: true };
         outbox.held = Some(Box::new(held));
         Some(baseline)
@@ -218,10 +226,15 @@ impl Session {
         *ahead = at + 1;
     }
 
-    /// Whether an event was told since the last time this was asked.
+    /// Whether an event was told since the last time this was asked, and everything before it too.
     pub fn take_told(&self) -> bool {
         let mut outbox = self.outbox.lock();
-        outbox.held.is_none() && std::mem::take(&mut outbox.told)
+        outbox.held.is_none() && !outbox.owes && std::mem::take(&mut outbox.told)
+    }
+
+    /// Says whether what a resume asked for is still to come.
+    pub fn owes(&self, owes: bool) {
+        self.outbox.lock().owes = owes;
     }
 
     /// Waits for something to write; drains everything at once, so that a backlog goes out in one
@@ -362,6 +375,7 @@ impl Drop for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge_link::EdgeId;
     use reedi_protocol::Epoch;
 
     fn session(frames: usize) -> Arc<Session> {
@@ -407,9 +421,9 @@ mod tests {
         let session = session(10);
         session.begin_after(after(2));
         session.push(frame(3));
-        let baseline = session.begin_resume(|| unreachable!("nothing has been told yet"));
-        assert_eq!(baseline, Some(after(2)));
-        assert_eq!(session.begin_resume(Checkpoint::default), None, "one at a time");
+        let book = CoverageBook::new(EdgeId(1));
+        assert_eq!(session.begin_resume(&book), Some(after(2)), "nothing has been told yet");
+        assert_eq!(session.begin_resume(&book), None, "one at a time");
         session.spoke();
         assert!(!session.release_unless_resuming(std::time::Duration::ZERO));
         session.push(frame(4));
@@ -430,6 +444,20 @@ mod tests {
         assert!(matches!(session.try_next(), Some(Next::Ping)));
         session.ping_if_silent(32_000, 30_000);
         assert!(session.try_next().is_none());
+    }
+
+    #[test]
+    fn no_place_is_claimed_while_a_resume_is_owed() {
+        let session = session(10);
+        let book = CoverageBook::new(EdgeId(1));
+        session.begin_after(after(2));
+        assert!(session.begin_resume(&book).is_some());
+        session.owes(true);
+        session.release();
+        session.push(frame(3));
+        assert!(!session.take_told(), "a checkpoint now would hide what was missed");
+        session.owes(false);
+        assert!(session.take_told());
     }
 
     #[test]
