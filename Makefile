@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 SCENARIO ?=
 BACKEND ?= embedded
 BENCH_ARGS ?=
-.PHONY: help run test bench audit clean-components have-cargo
+SECONDS_OF_FAULTS ?= 600
+.PHONY: help run test simulate chaos bench audit clean-components have-cargo
 
 # rustup puts cargo there, but a shell that was open before does not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -36,6 +37,17 @@ bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BA
 	# Ten thousand sockets are as many open files.
 	ulimit -n "$$(ulimit -Hn)"
 	exec "$${CARGO_TARGET_DIR:-target}/release/reedi-loadtest" $(SCENARIO) --backend $(BACKEND) $(BENCH_ARGS)
+
+simulate: have-cargo ## a thousand seeded runs of a whole cluster on a clock of their own; SEED=n replays one, SEEDS=n runs so many
+	@REEDI_SIMULATE_SEED=$(SEED) REEDI_SIMULATE_SEEDS=$(SEEDS) cargo test --profile simulate --locked --features simulation \
+	  --test simulation -- --nocapture
+
+chaos: have-cargo ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
+	@tests/components/install.sh
+	cargo build --locked -p reedi -p reedi-chaos
+	target=$${CARGO_TARGET_DIR:-target}
+	exec "$$target/debug/reedi-chaos" --seconds $(SECONDS_OF_FAULTS) $(if $(SEED),--seed $(SEED)) --reedi "$$target/debug/reedi" \
+	  --components tests/components --folder .cache/chaos $(CHAOS_ARGS)
 
 audit: have-cargo ## licences, bans and sources of the dependencies; advisories where their database can be fetched
 	@deny=.cache/tools/cargo-deny-$(CARGO_DENY_VERSION)
