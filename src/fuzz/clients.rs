@@ -1,4 +1,4 @@
-//! What clients write: frames, bodies, ids, checkpoints, tokens, traces; and what an operator does.
+//! What clients write: frames, bodies, ids, checkpoints, tokens; and what an operator does.
 
 use super::{Edit, edited};
 use crate::edge::authenticate::Verifier;
@@ -6,7 +6,6 @@ use crate::edge::command::socket::from_json;
 use crate::edge::refused::Outcome;
 use crate::runtime::clock::LogClock;
 use crate::runtime::config::Inputs;
-use crate::runtime::trace_context::TraceContext;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::FutureExt;
@@ -233,18 +232,6 @@ fn tokens() {
         let changed = String::from_utf8_lossy(&changed);
         let verified = verifier.verify(&changed).now_or_never().expect("no key is fetched");
         assert!(verified.is_err() || changed == token, "another token is accepted: {changed}");
-    });
-}
-
-#[test]
-fn traces() {
-    const PARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-    bolero::check!().with_type::<Vec<Edit>>().for_each(|edits| {
-        let text = edited(PARENT, edits, &[b"-", b"00", b"ff", b"\xc3\xa9"]);
-        let text = String::from_utf8_lossy(&text);
-        comes_back::<TraceContext>(&text);
-        let context = TraceContext::from_header(Some(&text));
-        assert_eq!(context.to_string().parse(), Ok(context));
     });
 }
 

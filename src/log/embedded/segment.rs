@@ -284,7 +284,9 @@ fn scan(
             }
             body.resize(expected, 0);
             file.read_exact(&mut body).ok()?;
-            if frame_head(&body) == head { decode(&body) } else { None }
+            let record = if frame_head(&body) == head { decode(&body) } else { None };
+            // Sequences have no gaps within a file; one that does not follow was not written here.
+            record.filter(|record| record.position.sequence() == segment.next)
         })();
         let Some(record) = whole else {
             if newest {
