@@ -225,7 +225,10 @@ impl Client {
     }
 
     fn next_due(&self, phase: Phase) -> Instant {
-        let pending = self.outbox.iter().filter(|p| !p.in_flight).map(|p| p.due);
+        // Only the first of each conversation can go; the others wait for it.
+        let mut busy = BTreeSet::new();
+        let first: Vec<&Pending> = self.outbox.iter().filter(|p| busy.insert(p.conversation)).collect();
+        let pending = first.into_iter().filter(|p| !p.in_flight).map(|p| p.due);
         let answers = self.waiting.values().map(|(_, asked)| *asked + ANSWER_WITHIN);
         let acting = (phase == Phase::Working).then_some(self.act_due);
         let soonest = pending.chain(answers).chain(acting).chain(self.resume_due);

@@ -71,7 +71,6 @@ pub struct EdgeProcess {
 pub struct WorkerProcess {
     pub process: Process,
     pub role: ShardedRole,
-    pub metrics: Metrics,
 }
 
 /// Everything. Cheap to clone; clones are the same cluster.
@@ -168,10 +167,6 @@ impl Cluster {
 
     pub fn redis(&self) -> &Redis {
         &self.0.redis
-    }
-
-    pub fn ownership(&self) -> &InProcessOwnership {
-        &self.0.ownership
     }
 
     pub fn trace(&self) -> &Trace {
@@ -294,17 +289,17 @@ impl Cluster {
             ShardedRole::Delivery => {
                 let id = WorkerId(rand::RngCore::next_u64(&mut random::rng()));
                 let link = self.link(&process);
-                let delivery = Delivery { id, log, store, link, metrics: metrics.clone() };
+                let delivery = Delivery { id, log, store, link, metrics };
                 tokio::spawn(delivery.run(owns, shutdown))
             }
             ShardedRole::Writer => {
                 let clock = LogClock::starting_at(self.now());
-                tokio::spawn(Writer { log, store, clock, metrics: metrics.clone() }.run(owns, shutdown))
+                tokio::spawn(Writer { log, store, clock, metrics }.run(owns, shutdown))
             }
         };
         process.owns(keeping.abort_handle());
         process.owns(working.abort_handle());
-        let started = WorkerProcess { process, role, metrics };
+        let started = WorkerProcess { process, role };
         self.0.state.lock().workers.push(started.clone());
         started
     }
