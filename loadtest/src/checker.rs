@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// Examples of what went wrong that are kept to be shown.
 const EXAMPLES: usize = 10;
 
-/// The invariant of DESIGN.md, section 4, that a message broke.
+/// The invariant of `docs/rules.md` that a message broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Broken {

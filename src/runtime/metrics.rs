@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// The shortest bucket of every histogram, in seconds: half a millisecond, a sixth of the budget
-/// for the median of send to delivered (DESIGN.md, section 11).
+/// for the median of send to delivered.
 const BUCKET_FIRST_S: f64 = 0.0005;
 /// Doubling buckets from [`BUCKET_FIRST_S`] that reach past a minute (65.5 s), by when every wait of
 /// the protocol is over.

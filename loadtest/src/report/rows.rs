@@ -9,7 +9,7 @@ use crate::server::CpuUse;
 use crate::traffic::Step;
 use std::collections::BTreeMap;
 
-/// A budget of DESIGN.md, section 11, and what was measured.
+/// A budget, and what was measured.
 fn budget(what: &str, limit: f64, measured: f64, unit: &str) -> String {
     let verdict = if measured <= limit { "met" } else { "MISSED" };
     format!("Budget: {what} at most {limit} {unit}; measured {measured:.1} {unit}: {verdict}.")

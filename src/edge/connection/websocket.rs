@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCo
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::CapacityError};
 
-/// Bytes that a connection reads at once: what an idle one holds for reading (DESIGN.md, section 11).
+/// Bytes that a connection reads at once: what an idle one holds for reading.
 const READ_BUFFER: usize = 1_024;
 /// What a control frame leaves for the reason of a close (RFC 6455, section 5.5), in bytes.
 const REASON_BYTES: usize = 123;

@@ -5,7 +5,7 @@ use super::tree::Source;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
-/// STYLE.md: files of thousands of lines are what to avoid; what does not fit here is two things.
+/// Files of thousands of lines are what to avoid; what does not fit here is two things.
 const FILE_LINES: usize = 500;
 /// About what a screen shows.
 const FUNCTION_LINES: usize = 70;
