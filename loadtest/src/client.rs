@@ -229,6 +229,6 @@ mod tests {
         assert_eq!(number_in(&told.data.content.unwrap()), Some(7));
         let answer = Incoming::decode(r#"{"ack":7,"data":{"ok":true,"position":9}}"#).unwrap();
         assert_eq!((answer.ack, answer.data.ok), (Some(7), Some(true)));
-        assert!(Incoming::decode("[]").is_none());
+        assert!(Incoming::decode("no frame").is_none());
     }
 }

@@ -75,8 +75,8 @@ async fn a_first_frame_may_bring_the_token(scene: Scene) {
 
 async fn a_token_that_runs_out_ends_the_connection(scene: Scene) {
     let [alice, bob] = scene.people();
-    // The leeway is 30 s: three seconds are left.
-    let short = token(alice.account, None, -27);
+    // The leeway is 30 s: ten seconds are left.
+    let short = token(alice.account, None, -20);
     let (ending, renewed) = (alice.socket_with(0, &short).await, alice.socket_with(0, &short).await);
     let wrong = json!({ "token": bob.token });
     assert_eq!(renewed.refused("authenticate", wrong).await, "invalid_token");

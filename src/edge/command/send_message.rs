@@ -161,7 +161,7 @@ fn as_sent(view: &View, sender: AccountId, parsed: Parsed, accepted: Accepted) -
         client_message_id: Some(parsed.client_message_id),
         // Told back even where the server made it.
         keyed_by_client: true,
-        expires_at: view.state.expires_after_s.map(|s| accepted.stamp.plus_millis(s * 1_000)),
+        expires_at: view.state.expires_after_s.map(|s| accepted.stamp.plus_millis(s.saturating_mul(1_000))),
         system: None,
         system_name: None,
     };
