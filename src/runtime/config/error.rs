@@ -61,26 +61,42 @@ pub struct Named {
     pub flag: &'static str,
 }
 
+/// The longest name that is repeated: twice the longest that a setting has.
+const NAME_BYTES_MOST: usize = 64;
+
+/// `text` where it can have been meant as the name of a setting. What cannot may be a secret that stands in
+/// the wrong place, such as a quoted key in a file whose `name =` was lost.
+fn name_or_length(text: &str) -> String {
+    let is_name = text.len() <= NAME_BYTES_MOST
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if is_name { text.to_owned() } else { format!("a name of {} hidden bytes", text.len()) }
+}
+
 fn did_you_mean(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |name| format!("; did you mean {name}?"))
 }
 
 impl ConfigError {
     pub(super) fn wrong(name: &str, from: &Source, text: &str) -> Self {
-        let setting = SETTINGS.iter().find(|setting| setting.name == name);
-        let secret = setting.is_none_or(|setting| setting.secret);
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            return Self::unknown(name, from.clone());
+        };
         Self::Wrong {
             spelled: from.spell(name),
             from: from.clone(),
-            accepted: setting.map(Setting::accepted).unwrap_or_default(),
-            got: if secret { format!("{} hidden bytes", text.len()) } else { format!("{text:?}") },
+            accepted: setting.accepted(),
+            got: if setting.secret { format!("{} hidden bytes", text.len()) } else { format!("{text:?}") },
         }
     }
 
     pub(super) fn unknown(spelled: &str, from: Source) -> Self {
         let spell = |setting: &Setting| from.spell(setting.name);
         let nearest = nearest(spelled, SETTINGS.iter().map(spell));
-        Self::Unknown { spelled: spelled.to_owned(), from, nearest }
+        Self::Unknown { spelled: name_or_length(spelled), from, nearest }
+    }
+
+    pub(super) fn twice(name: &str, path: PathBuf) -> Self {
+        Self::Twice { name: name_or_length(name), path }
     }
 
     pub(super) fn missing(name: &str, because: &'static str) -> Self {

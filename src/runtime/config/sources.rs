@@ -169,7 +169,7 @@ fn of_file(path: &Path, text: &str) -> Result<Vec<(String, String)>, ConfigError
     let mut errors = Vec::new();
     flatten("", table, &mut |name, value| {
         if entries.iter().any(|(seen, _)| *seen == name) {
-            errors.push(ConfigError::Twice { name, path: path.to_path_buf() });
+            errors.push(ConfigError::twice(&name, path.to_path_buf()));
         } else if let Some(text) = as_text(&value) {
             entries.push((name, text));
         } else {

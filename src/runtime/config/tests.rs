@@ -114,6 +114,22 @@ fn a_value_that_is_not_utf8_is_refused() {
 }
 
 #[test]
+fn a_secret_in_place_of_a_name_is_not_told() {
+    let secret = "a secret of more than thirty-two bytes";
+    for file in [
+        format!("[auth]\n\"{secret}\" = \"\""),
+        format!("[auth]\n\"{secret}\" = true"),
+        format!("[\"{secret}\"]\nurl = 1"),
+        format!("[a]\n\"b_{secret}\" = 1\n[a_b]\n\"{secret}\" = 1"),
+    ] {
+        let error = resolve(&[], &[], &file).unwrap_err();
+        assert!(error.contains("hidden bytes") && !error.contains("a secret"), "{error}");
+    }
+    let error = resolve(&[], &[], "nats-url_of.mine = 'x'").unwrap_err();
+    assert!(error.contains("nats-url_of_mine (file reedi.toml) is no setting"), "{error}");
+}
+
+#[test]
 fn no_text_shows_a_secret() {
     let environment = [
         ("REEDI_AUTH_HS256_SECRET", "s3cret-s3cret-s3cret"),
