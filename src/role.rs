@@ -215,7 +215,9 @@ fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::R
     (owns, tokio::spawn(keeper.run(owned, shared.shutdown.clone())))
 }
 
-fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
+/// What an edge may take in, as configured.
+#[must_use]
+pub fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
     Limits {
         group_members: config.group_members as usize,
         typing_members: config.typing_members as usize,

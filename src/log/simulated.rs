@@ -101,7 +101,7 @@ pub struct SimulatedLog {
 struct Watched {
     incarnation: Option<String>,
     term: u64,
-    /// The highest acknowledgement seen.
+    /// The highest acknowledgement or watermark seen.
     seen: Position,
     fenced: Option<String>,
 }
@@ -111,6 +111,12 @@ impl SimulatedLog {
     pub fn new(disks: Disks, process: Process) -> Self {
         let watched = Watched { incarnation: None, term: u64::MAX, seen: Position::START, fenced: None };
         Self { disks, process, watched: Arc::new(Mutex::new(watched)) }
+    }
+
+    /// Takes in how far the store has the log: one that ends before is not the one that was (rule P9).
+    pub fn expect_at_least(&self, watermarks: &[(Shard, Position)]) {
+        let mut watched = self.watched.lock();
+        watched.seen = watermarks.iter().map(|(_, position)| *position).fold(watched.seen, Ord::max);
     }
 
     /// Reaches the log: a new connection looks whether it is still the one it was.

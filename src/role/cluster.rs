@@ -29,7 +29,7 @@ use reedi_protocol::Epoch;
 use std::time::Duration;
 
 /// How often the outside parts are looked at for readiness.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Where the store is.
 #[must_use]

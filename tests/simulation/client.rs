@@ -3,6 +3,8 @@
 
 mod told;
 
+use told::as_told;
+
 use crate::cluster::{Cluster, EdgeProcess};
 use crate::observed::{Life, Observed};
 use crate::wire::{Line, NoLine, ask};
@@ -92,6 +94,8 @@ pub struct Client {
     recent: VecDeque<MessageId>,
     since: Option<Checkpoint>,
     seen: Seen,
+    /// A resume has to wait and live events go on: once it is carried out it goes back behind them, once.
+    goes_back: bool,
     resets: BTreeMap<ConversationKey, Position>,
     resume_due: Option<Instant>,
     act_due: Instant,
@@ -127,6 +131,7 @@ impl Client {
             recent: VecDeque::new(),
             since: None,
             seen,
+            goes_back: false,
             resets: BTreeMap::new(),
             resume_due: None,
             act_due: Instant::now(),
@@ -213,6 +218,7 @@ impl Client {
         }
         self.resume_due = Some(Instant::now());
         self.pinged = Instant::now();
+        self.goes_back = false;
     }
 
     fn is_settled(&self) -> bool {
@@ -364,7 +370,7 @@ impl Client {
         self.requests.spawn(async move {
             let reached = edge.edge.clone();
             let sending =
-                async move { send_message::run(&reached, account, conversation, command, None, None).await };
+                async move { send_message::run(&reached, account, conversation, command, None).await };
             if let Some(Ok(sent)) = ask(&edge, sending).await {
                 let message = sent.message.message_id;
                 cluster.trace().note(&name, || format!("{key} acknowledged elsewhere as {message}"));
@@ -393,7 +399,7 @@ impl Client {
             }
             Ok(ServerFrame::Event(event)) => {
                 self.note(|| format!("told {}", summary(&event)));
-                told.told.extend(as_told(&event));
+                self.note_told(&event, told);
                 self.learn(&event);
                 let mut out = Vec::new();
                 if let ServerEvent::ResumePending { .. } = event {

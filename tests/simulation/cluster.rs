@@ -22,7 +22,8 @@ use reedi::people::People;
 use reedi::people::own::OwnPeople;
 use reedi::presence::PresenceStore;
 use reedi::presence::simulated::{Redis, SimulatedRedis};
-use reedi::rate_limit::{Rate, RateLimit};
+use reedi::rate_limit::RateLimit;
+use reedi::role;
 use reedi::runtime::clock::LogClock;
 use reedi::runtime::config::{Config, Inputs};
 use reedi::runtime::fault::{Faults, Lines, Process, Trace};
@@ -32,7 +33,7 @@ use reedi::runtime::shutdown::Shutdown;
 use reedi::store::embedded::EmbeddedStore;
 use reedi::store::embedded::clock::Clock;
 use reedi::store::simulated::SimulatedStore;
-use reedi::store::{Messages as _, Range, Store};
+use reedi::store::{Messages as _, Range, Store, Watermarks as _};
 use reedi::writer::Writer;
 use reedi_protocol::{Epoch, Position, Timestamp};
 use std::sync::Arc;
@@ -212,8 +213,21 @@ impl Cluster {
         Process::new(name, state.faults.clone(), self.0.trace.clone())
     }
 
+    /// The log as a process reaches it, which looks now and then how far the store has it, as every process
+    /// of a cluster does (rule P9).
     fn log(&self, process: &Process) -> Log {
-        Log::Simulated(SimulatedLog::new(self.0.disks.clone(), process.clone()))
+        let log = SimulatedLog::new(self.0.disks.clone(), process.clone());
+        let (looking, store) = (log.clone(), self.store_of(process));
+        let watching = tokio::spawn(async move {
+            loop {
+                if let Ok(watermarks) = store.watermarks().await {
+                    looking.expect_at_least(&watermarks);
+                }
+                tokio::time::sleep(role::cluster::LOOK_EVERY).await;
+            }
+        });
+        process.owns(watching.abort_handle());
+        Log::Simulated(log)
     }
 
     fn store_of(&self, process: &Process) -> Store {
@@ -252,21 +266,8 @@ impl Cluster {
     }
 
     fn limits(&self) -> Limits {
-        let config = &self.0.config.limits;
-        Limits {
-            group_members: config.group_members as usize,
-            account: Rate { per_second: config.account_rate, burst: config.account_burst },
-            conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
-            sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },
-            sessions_per_account: config.connections_per_account as usize,
-            sessions: config.connections as usize,
-            unauthenticated: config.sockets_unauthenticated as usize,
-            outbox: OutboxLimits {
-                frames: self.0.shape.outbox_frames,
-                bytes: config.outbox_bytes.in_memory(),
-            },
-            drain: std::time::Duration::from_secs(5),
-        }
+        let limits = role::limits(&self.0.config.limits, std::time::Duration::from_secs(5));
+        Limits { outbox: OutboxLimits { frames: self.0.shape.outbox_frames, ..limits.outbox }, ..limits }
     }
 
     /// Starts another worker.

@@ -85,7 +85,7 @@ impl Scene {
             client_message_id: Some(key.to_owned()),
         };
         let (reached, sender, group) = (edge.edge.clone(), self.people[0], self.group);
-        let sending = async move { send_message::run(&reached, sender, group, command, None, None).await };
+        let sending = async move { send_message::run(&reached, sender, group, command, None).await };
         let sent = ask(edge, sending).await;
         if let Some(Ok(sent)) = &sent {
             self.observed.acked(Acked {
@@ -222,10 +222,11 @@ fn a_writer_is_paused_and_wakes() {
     }
 }
 
-/// Rule P4.4: an edge that was paused does not acknowledge what the log took long ago.
+/// Rules P4.4 and P5: an edge that was paused does not acknowledge what the log took long ago; and where the
+/// workers have forgotten it and it has not yet noticed that it was deaf, it is served from where it stands.
 #[test]
 fn an_edge_is_paused_and_wakes() {
-    for paused_s in [5, 40, 180] {
+    for paused_s in [5, 11, 13, 40, 180] {
         under_seeds(|| async move {
             let scene = Scene::begin(Some(Duration::from_millis(400))).await;
             let edge = scene.edge(0);
@@ -234,6 +235,20 @@ fn an_edge_is_paused_and_wakes() {
             scene.end().await;
         });
     }
+}
+
+/// Rule P5: an edge that the workers have forgotten, and that has not noticed yet that it was deaf, is served
+/// from where it stands, also where nothing follows by which a client could notice.
+#[test]
+fn an_edge_is_forgotten_and_wakes() {
+    under_seeds(|| async {
+        let scene = Scene::begin(None).await;
+        pause(&scene.cluster, &scene.edge(0).process, Duration::from_secs(13));
+        seconds(12).await;
+        scene.send_until_acknowledged(&scene.edge(1), &scene.key()).await;
+        seconds(10).await;
+        scene.end().await;
+    });
 }
 
 /// Rule P5: coverage that does not join on is asked for again.
@@ -316,7 +331,8 @@ fn the_stream_is_made_anew() {
             for _ in 0..5 {
                 scene.send_until_acknowledged(&scene.edge(0), &scene.key()).await;
             }
-            seconds(1).await;
+            // Every edge has looked at the watermarks since, also one that acknowledged nothing.
+            seconds(3).await;
             let (stored, acked) = (scene.cluster.store().contents(), scene.observed.all_acked().len());
             let watermarks = scene.cluster.store().watermarks().await;
             // Of another incarnation, or restored from before: it ends earlier than what was acknowledged.

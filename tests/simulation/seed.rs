@@ -13,13 +13,15 @@ use reedi::runtime::random;
 use reedi_protocol::{AccountId, ConversationKey};
 use std::collections::BTreeSet;
 use std::time::Duration;
+use tokio::runtime::RngSeed;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Everything is well again and still somebody has not finished after this time.
 const SETTLED_WITHIN: Duration = Duration::from_secs(200);
-/// After all have finished: a heartbeat, and the repeat that it may call for.
-const QUIET: Duration = Duration::from_secs(6);
+/// After all have finished: the lease of a worker that died runs out, its successor collects what edges
+/// say, and a heartbeat calls for a repeat.
+const QUIET: Duration = Duration::from_secs(20);
 
 /// How a run ended.
 #[derive(Debug)]
@@ -69,12 +71,13 @@ pub fn run(seed: u64, lines: Lines) -> Outcome {
 }
 
 /// Runs `work` by a clock that stands still while anything can be done, and with randomness that
-/// follows from `seed`.
+/// follows from `seed`: ours, and the runtime's own, which decides who of several is woken first.
 pub fn simulate<F: Future>(seed: u64, work: impl FnOnce() -> F) -> F::Output {
     random::seed(seed);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
+        .rng_seed(RngSeed::from_bytes(&seed.to_be_bytes()))
         .build()
         .expect("a runtime");
     runtime.block_on(async move { work().await })
@@ -218,7 +221,7 @@ async fn one_event(cluster: &Cluster, kinds: Kinds) {
         7 | 8 if kinds.crashes => crash(cluster, &process).await,
         9 if kinds.pauses => pause(cluster, &process, between(100, 6_000)),
         10 if kinds.long_pauses => {
-            pause(cluster, &process, Duration::from_secs(pick(&[5, 40, 180]).unwrap_or(5)));
+            pause(cluster, &process, Duration::from_secs(pick(&[5, 12, 40, 180]).unwrap_or(5)));
         }
         11 if kinds.days => pass_days(cluster).await,
         _ => {}

@@ -3,6 +3,28 @@
 use super::*;
 
 impl Client {
+    /// Writes down what this connection was told, for the order of it. A resume that had to wait replays
+    /// behind what came live meanwhile: from there on it is another sequence.
+    pub(super) fn note_told(&mut self, event: &ServerEvent, told: &mut Seen) {
+        match event {
+            ServerEvent::ResumePending { .. } => self.goes_back = true,
+            ServerEvent::ResumeComplete { .. } => self.goes_back = false,
+            _ => {}
+        }
+        let Some(next) = as_told(event) else { return };
+        let is_before = |earlier: &ToldEvent| {
+            earlier.event.key() == next.event.key()
+                && (earlier.event.position() > next.event.position() || *earlier == next)
+        };
+        if self.goes_back && told.told.iter().any(is_before) {
+            self.goes_back = false;
+            let (client, account) = (told.client.clone(), told.account);
+            let begun = Seen { client, account, ..Seen::default() };
+            self.observed.connection_ended(std::mem::replace(told, begun));
+        }
+        told.told.push(next);
+    }
+
     pub(super) fn learn(&mut self, event: &ServerEvent) {
         match event {
             ServerEvent::NewMessage(message) if message.message_type == MessageType::Text => {
