@@ -337,7 +337,9 @@ pub fn control_events(entry: &Entry, change: &Change, after: &ConversationState,
         Change::Removed { account } => told.push(gone(*account)),
         Change::Left { promoted } => {
             told.push(gone(by));
-            told.extend(promoted.map(stands));
+            // Who left is told of that and nothing else.
+            let stayed = || Audience::OneOf(after.accounts());
+            told.extend(promoted.map(|account| (stayed(), stands(account).1)));
         }
         Change::RoleSet { account, .. } => told.push(stands(*account)),
         Change::Settings { .. } => told.push((
