@@ -263,7 +263,12 @@ impl Consumer {
                 }
             }
             ToWorkers::Snapshot { edge, version, accounts, through } => {
-                let sent = through.into_iter().filter(|(shard, _)| self.shards.contains_key(shard)).collect();
+                // Of a shard in which more was pushed meanwhile this edge was not sent everything. Nothing is
+                // claimed of that: it is told where we stand, sees the gap and asks for a repeat.
+                let joins_on = |(shard, at): &(Shard, Position)| {
+                    self.shards.get(shard).is_some_and(|standing| *at >= standing.pushed)
+                };
+                let sent = through.into_iter().filter(joins_on).collect();
                 self.routes.snapshot(edge, version, accounts, sent);
             }
             ToWorkers::Repeat { edge, shard, after } => self.repeat(edge, shard, after).await,

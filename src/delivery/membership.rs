@@ -2,13 +2,15 @@
 //! store for what records themselves prove.
 
 use crate::domain::record::{Body, Change, Entry};
-use crate::store::{Conversations as _, Store, StoreError};
+use crate::store::{Conversations as _, Messages as _, Range, Store, StoreError};
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Conversations remembered; beyond, some are forgotten and what they proved with them.
 const MOST: usize = 100_000;
+/// Events read at once from the store.
+const EVENTS_AT_ONCE: usize = 100;
 
 #[derive(Clone)]
 struct Known {
@@ -107,12 +109,44 @@ impl Membership {
             }
         }
         let Some((control, state)) = store.state(conversation).await? else { return Ok(Arc::from([])) };
-        // The store may be ahead of this record: whoever joined later does not get it.
-        let members: Arc<[AccountId]> =
-            state.members.iter().filter(|m| m.joined <= entry.position).map(|m| m.account).collect();
+        let latest = state.members.iter().map(|member| member.account).collect();
         if control <= entry.position {
-            self.remember(conversation, Known { control, members: members.clone() });
+            let known = Known { control, members: latest };
+            self.remember(conversation, known.clone());
+            return Ok(known.members);
         }
-        Ok(members)
+        members_before(conversation, entry.position, latest, store).await
+    }
+}
+
+/// Who took part at `position`, where the store is ahead of it: who joined later does not get what stands
+/// there, and who left later does. The first control event behind it says who came or went with it.
+async fn members_before(
+    conversation: ConversationKey,
+    position: Position,
+    latest: Arc<[AccountId]>,
+    store: &Store,
+) -> Result<Arc<[AccountId]>, StoreError> {
+    let mut range = Range::after(position);
+    loop {
+        let events = store.events(conversation, range, EVENTS_AT_ONCE).await?;
+        for event in &events {
+            if let Body::Control { change, after } = &event.record.body {
+                let mut members: Vec<AccountId> = after.members.iter().map(|member| member.account).collect();
+                match change {
+                    Change::Created => members.clear(),
+                    Change::Added { accounts } => members.retain(|account| !accounts.contains(account)),
+                    Change::Removed { account } => members.push(*account),
+                    Change::Left { .. } => members.push(event.record.actor),
+                    Change::RoleSet { .. } | Change::Settings { .. } => {}
+                }
+                return Ok(members.into());
+            }
+        }
+        match events.last() {
+            Some(last) if events.len() == EVENTS_AT_ONCE => range = Range::after(last.position),
+            // It has been forgotten since: events are kept for 30 days, and no record waits that long.
+            _ => return Ok(latest),
+        }
     }
 }
