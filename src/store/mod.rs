@@ -77,6 +77,8 @@ pub struct InboxRow {
     pub kind: ConversationType,
     pub joined: Position,
     pub left: Option<Position>,
+    /// Where the account left before it joined the last time, if it did.
+    pub left_before: Option<Position>,
     /// The newest public event that this inbox was told of. Large groups tell only
     /// [`Conversations::heads`], so for groups the later of the two counts.
     pub head: Option<(Position, Timestamp)>,

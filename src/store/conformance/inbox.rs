@@ -28,6 +28,7 @@ fn row(conversation: ConversationKey, at: u64) -> InboxRow {
         kind: ConversationType::Group,
         joined: position(at),
         left: None,
+        left_before: None,
         head: None,
         touched: None,
         read: Position::START,
@@ -68,7 +69,7 @@ pub async fn a_membership_is_its_latest_change<S: StorePort>(store: &S) {
         let wanted = [
             row(once, 1),
             InboxRow { left: Some(position(5)), ..row(gone, 1) },
-            row(again, 9),
+            InboxRow { left_before: Some(position(5)), ..row(again, 9) },
             InboxRow { left: Some(position(12)), ..row(gone_again, 9) },
         ];
         expect(store, account, &wanted, &format!("{manner:?}")).await;

@@ -39,6 +39,7 @@ impl InboxCells {
             joined,
             // Who joined again has not left.
             left: departed.filter(|left| *left > joined),
+            left_before: departed.filter(|left| *left < joined),
             head,
             touched: self.touched.map(position).transpose()?,
             read: self.read_to.map(position).transpose()?.unwrap_or(Position::START),

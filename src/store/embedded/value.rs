@@ -235,6 +235,7 @@ impl InboxValue {
             kind,
             joined: at,
             left: self.left.filter(|left| *left > at),
+            left_before: self.left.filter(|left| *left < at),
             head: self.head.map(|h| (h.head, h.head_time)),
             touched: self.touched,
             read: self.read,
