@@ -15,3 +15,7 @@ pub const LOG_KEEPS_MS: u64 = 24 * 3_600 * 1_000;
 
 /// Missed events of one account beyond which a resume says "load it anew" (rule P6.4).
 pub const RESUME_EVENTS_MOST: usize = 1_000;
+
+/// Bytes of frames that one resume replays at the most: a client loads a page sooner than it takes more,
+/// and what is replayed waits in the memory of its edge.
+pub const RESUME_BYTES_MOST: usize = 4 << 20;

@@ -159,6 +159,11 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
                 record.stamp,
                 &mut writes,
             );
+            // A resume looks where something concerns an account: these are told of it.
+            let reader = mark.read.map(|_| actor);
+            for account in mark.tell.iter().copied().chain(reader) {
+                writes.push(Write::InboxTouched { account, conversation, at: position });
+            }
         }
         Body::Control { change, after } => control_writes(entry, change, after, &mut writes),
     }

@@ -12,6 +12,7 @@ pub mod drain;
 pub mod fleeting;
 pub mod listener;
 pub mod newest;
+pub mod outbox;
 pub mod query;
 pub mod refused;
 pub mod rest;

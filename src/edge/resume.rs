@@ -5,7 +5,7 @@ use super::query::events::{Page, page};
 use super::refused::{Outcome, Refused};
 use super::session::{OutFrame, Session};
 use super::{Edge, wire};
-use crate::domain::retention::{EVENTS_TTL_S, RESUME_EVENTS_MOST};
+use crate::domain::retention::{EVENTS_TTL_S, RESUME_BYTES_MOST, RESUME_EVENTS_MOST};
 use crate::store::{Conversations as _, InboxRow, Inboxes as _};
 use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
@@ -18,6 +18,8 @@ use tokio::time::Instant;
 
 /// Conversations read at once for one resume.
 const AT_ONCE: usize = 8;
+/// Events read at once: what they hold in memory, with content of 64 KiB each, is bounded by this.
+const PAGE: usize = 100;
 
 /// Replays what was missed and lets live frames follow.
 ///
@@ -30,22 +32,22 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
         None => None,
     };
     let cursors = cursors(command)?;
-    let up_to = session.begin_resume(&edge.coverage.lock());
-    let up_to = up_to.ok_or_else(|| Refused::new(ErrorCode::Conflict, "A resume is going on already."))?;
+    let Some(up_to) = session.begin_resume() else {
+        return Err(Refused::new(ErrorCode::Conflict, "An earlier resume is going on, or not yet read."));
+    };
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     session.owes(replayed.is_err());
-    let mut ahead = 0;
     let end = match replayed {
         Ok(frames) => {
             for frame in frames {
-                session.push_ahead(frame, &mut ahead);
+                session.push_replayed(frame);
             }
             ServerEvent::ResumeComplete { checkpoint: up_to }
         }
         // Nothing is claimed: the client asks again, and live events go on meanwhile.
         Err(refused) => ServerEvent::ResumePending { reason: refused.detail },
     };
-    session.push_ahead(wire::encode(&end), &mut ahead);
+    session.push_replayed(wire::encode(&end));
     session.release();
     edge.metrics.resume.observe(begun.elapsed().as_secs_f64());
     Ok(ok(serde_json::Map::new()))
@@ -81,33 +83,70 @@ async fn replay(
     let mut missed = missed(edge, session, &checkpoint, cursors, up_to).await?;
     missed.sort_by_key(|(row, ..)| row.conversation);
     let oldest_ms = edge.clock.now().as_millis().saturating_sub(u64::from(EVENTS_TTL_S) * 1_000);
-    let mut pages = stream::iter(missed.into_iter().map(|(row, after, head_ms)| async move {
-        let up_to = up_to.get(row.conversation.shard());
+    let mut read = stream::iter(missed.into_iter().map(|(row, after, head_ms)| async move {
         let too_old = head_ms.is_some_and(|ms| ms < oldest_ms);
-        if too_old {
-            return Ok((row.conversation, None));
-        }
-        let wanted = Page { after, up_to, limit: RESUME_EVENTS_MOST + 1 };
-        page(edge, session.account, &row, wanted).await.map(|events| (row.conversation, Some(events)))
+        let frames = if too_old || was_elsewhere(&row, after) {
+            None
+        } else {
+            all_of(edge, session, &row, after, up_to).await?
+        };
+        Ok::<_, Refused>((row.conversation, frames))
     }))
     .buffered(AT_ONCE);
-    let mut frames: Vec<OutFrame> = Vec::new();
-    let mut count = 0;
-    while let Some(read) = pages.next().await {
-        let (conversation, events) = read?;
-        let room = RESUME_EVENTS_MOST.saturating_sub(count);
-        match events {
-            Some(events) if events.told.len() <= room && !events.has_more => {
-                count += events.told.len();
-                frames.extend(events.told.iter().map(|(_, event)| wire::encode(event)));
+    let mut told = Vec::new();
+    let (mut events, mut bytes) = (0, 0);
+    while let Some(conversation) = read.next().await {
+        let (conversation, frames) = conversation?;
+        let size = |frames: &[OutFrame]| frames.iter().map(|frame| frame.text.len()).sum::<usize>();
+        let is_room = |frames: &Vec<OutFrame>| {
+            events + frames.len() <= RESUME_EVENTS_MOST && bytes + size(frames) <= RESUME_BYTES_MOST
+        };
+        match frames.filter(is_room) {
+            Some(frames) => {
+                (events, bytes) = (events + frames.len(), bytes + size(&frames));
+                told.extend(frames);
             }
-            _ => {
+            None => {
                 let conversation_id = conversation.conversation_id();
-                frames.push(wire::encode(&ServerEvent::ConversationReset { conversation_id }));
+                told.push(wire::encode(&ServerEvent::ConversationReset { conversation_id }));
             }
         }
     }
-    Ok(frames)
+    Ok(told)
+}
+
+/// Whether the account may have left and joined since `after`: only the last time that it took part is known
+/// event by event, and what was missed before it left is not part of that.
+fn was_elsewhere(row: &InboxRow, after: Position) -> bool {
+    let left_since = row.left.is_some() || row.left_before.is_some_and(|left| left > after);
+    row.joined > after && left_since
+}
+
+/// Every event of one conversation after `after`; `None` where that is more than a resume replays.
+async fn all_of(
+    edge: &Edge,
+    session: &Session,
+    row: &InboxRow,
+    mut after: Position,
+    up_to: &Checkpoint,
+) -> Outcome<Option<Vec<OutFrame>>> {
+    let up_to = up_to.get(row.conversation.shard());
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    loop {
+        let caught = page(edge, session.account, row, Page { after, up_to, limit: PAGE }).await?;
+        for (_, event) in &caught.told {
+            let frame = wire::encode(event);
+            bytes += frame.text.len();
+            frames.push(frame);
+        }
+        if frames.len() > RESUME_EVENTS_MOST || bytes > RESUME_BYTES_MOST {
+            return Ok(None);
+        }
+        if !caught.has_more {
+            return Ok(Some(frames));
+        }
+        after = caught.complete_to;
+    }
 }
 
 type Missed = (InboxRow, Position, Option<u64>);

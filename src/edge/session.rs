@@ -2,16 +2,14 @@
 
 use super::authenticate::Identity;
 use super::coverage::CoverageBook;
-use bytes::Bytes;
+pub use super::outbox::{Close, Next, OutFrame, OutboxLimits};
+use super::outbox::{Outbox, Wake};
 use parking_lot::Mutex;
-use reedi_protocol::{
-    AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Position, Shard, Timestamp,
-};
-use std::collections::VecDeque;
+use reedi_protocol::{AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Timestamp};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// Conversations that one session may have joined at once.
 pub const JOINED_MOST: usize = 100;
@@ -22,62 +20,6 @@ pub const PATIENT_MOST: u32 = 16;
 /// Commands refused in a row for coming too fast, after which the connection ends: several times what
 /// a client has under way when the first refusal reaches it.
 const UNHEEDED_MOST: u32 = 256;
-
-/// A frame for a client, encoded once for all who get it: `{"event":NAME,"data":DATA}`.
-#[derive(Clone, Debug)]
-pub struct OutFrame {
-    pub text: Bytes,
-    /// Where the durable event in it stands.
-    pub place: Option<(Shard, Position)>,
-}
-
-/// Why the server ends a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Close {
-    pub code: CloseCode,
-    pub reason: String,
-}
-
-/// How many frames and bytes may wait for one client (invariant `bounded_and_visible`).
-#[derive(Clone, Copy, Debug)]
-pub struct OutboxLimits {
-    pub frames: usize,
-    pub bytes: usize,
-}
-
-/// Live frames wait in the outbox, until the client has resumed or shown that it will not.
-struct Held {
-    since: Instant,
-    /// Everything up to here happened before this session, as far as it goes.
-    baseline: Option<Checkpoint>,
-    /// A resume is going on: nothing but its end lets go.
-    resuming: bool,
-}
-
-#[derive(Default)]
-struct Outbox {
-    frames: VecDeque<OutFrame>,
-    bytes: usize,
-    held: Option<Box<Held>>,
-    close: Option<Close>,
-    /// Whether an event went out since the last checkpoint frame.
-    told: bool,
-    /// A resume was not carried out yet: what was missed before is still owed, and no place may be
-    /// claimed that lies beyond it.
-    owes: bool,
-    /// Whether the client is to be asked for a sign of life.
-    ping: bool,
-}
-
-/// What a connection does next.
-pub enum Next {
-    /// Write these, in order.
-    Frames(Vec<OutFrame>),
-    /// Ask the client for a sign of life.
-    Ping,
-    /// Close with this.
-    Close(Close),
-}
 
 pub struct Session {
     pub id: u64,
@@ -103,7 +45,6 @@ impl Session {
     /// A session that holds live frames back until [`Session::release`].
     #[must_use]
     pub fn new(id: u64, identity: Identity, limits: OutboxLimits) -> Arc<Self> {
-        let held = Held { since: Instant::now(), baseline: None, resuming: false };
         Arc::new(Self {
             id,
             account: identity.account,
@@ -114,127 +55,86 @@ impl Session {
             asked_ms: AtomicU64::new(0),
             patient: AtomicU32::new(0),
             limits,
-            outbox: Mutex::new(Outbox { held: Some(Box::new(held)), ..Outbox::default() }),
+            outbox: Mutex::default(),
             wake: Notify::new(),
             joined: Mutex::default(),
             unheeded: AtomicU32::new(0),
         })
     }
 
-    /// Puts a live event into the outbox. An outbox that is full ends the session: the client comes
-    /// back and resumes, so nothing is dropped silently.
+    /// Changes the outbox and wakes the connection where that gives it something to do.
+    fn outbox(&self, change: impl FnOnce(&mut Outbox) -> Wake) {
+        let wake = change(&mut self.outbox.lock());
+        if wake == Wake::Yes {
+            self.wake.notify_one();
+        }
+    }
+
+    /// Puts a live event into the outbox: [`Outbox::push`].
     pub fn push(&self, frame: OutFrame) {
-        let mut outbox = self.outbox.lock();
-        if outbox.close.is_some() {
-            return;
-        }
-        if outbox.frames.len() >= self.limits.frames || outbox.bytes + frame.text.len() > self.limits.bytes {
-            outbox.close = Some(Close {
-                code: CloseCode::SlowConsumer,
-                reason: "outbox full: reconnect and resume".into(),
-            });
-            outbox.frames = VecDeque::new();
-            outbox.bytes = 0;
-            drop(outbox);
-            self.wake.notify_one();
-            return;
-        }
-        outbox.bytes += frame.text.len();
-        outbox.told |= frame.place.is_some();
-        outbox.frames.push_back(frame);
-        let wake = outbox.held.is_none();
-        drop(outbox);
-        if wake {
-            self.wake.notify_one();
-        }
+        self.outbox(|outbox| outbox.push(frame, self.limits));
     }
 
     /// Ends the session; what waits is not written any more.
     pub fn close(&self, code: CloseCode, reason: impl Into<String>) {
-        let mut outbox = self.outbox.lock();
-        if outbox.close.is_none() {
-            outbox.close = Some(Close { code, reason: reason.into() });
-        }
-        drop(outbox);
-        self.wake.notify_one();
+        self.outbox(|outbox| outbox.close(code, reason.into()));
     }
 
     /// What was held back before: the session begins after `baseline`.
     pub fn begin_after(&self, baseline: Checkpoint) {
-        if let Some(held) = &mut self.outbox.lock().held {
-            held.baseline = Some(baseline);
-        }
+        self.outbox.lock().begin_after(baseline);
     }
 
-    /// The client asked to resume. Gives the place up to which to replay: where the session began, if
-    /// nothing has been told yet, else where `book` is now. Live frames wait from here on. `None` while
-    /// an earlier resume is going on.
+    /// A resume has come: [`Outbox::expect_resume`].
     ///
     /// The book is the edge's own, locked: whoever tells events locks it before any outbox, and to lock
     /// it in here, after this one, would be a deadlock.
-    pub fn begin_resume(&self, book: &CoverageBook) -> Option<Checkpoint> {
-        let mut outbox = self.outbox.lock();
-        if outbox.held.as_ref().is_some_and(|held| held.resuming) {
-            return None;
-        }
-        let baseline = outbox.held.as_mut().and_then(|held| held.baseline.clone());
-        let baseline = baseline.unwrap_or_else(|| book.through());
-        let held = Held { since: Instant::now(), baseline: Some(baseline.clone()), resuming: true };
-        outbox.held = Some(Box::new(held));
-        Some(baseline)
+    pub fn expect_resume(&self, book: &CoverageBook) {
+        self.outbox.lock().expect_resume(book);
     }
 
-    /// Lets live frames go, those after the baseline.
+    /// It begins: [`Outbox::begin_resume`].
+    pub fn begin_resume(&self) -> Option<Checkpoint> {
+        self.outbox.lock().begin_resume()
+    }
+
+    /// It does not begin: what waits for it goes.
+    pub fn resume_refused(&self) {
+        self.outbox(Outbox::resume_refused);
+    }
+
+    /// Lets live frames go.
     pub fn release(&self) {
-        let mut outbox = self.outbox.lock();
-        let Some(held) = outbox.held.take() else { return };
-        if let Some(baseline) = held.baseline {
-            outbox
-                .frames
-                .retain(|frame| frame.place.is_none_or(|(shard, position)| position > baseline.get(shard)));
-            outbox.bytes = outbox.frames.iter().map(|frame| frame.text.len()).sum();
-        }
-        drop(outbox);
-        self.wake.notify_one();
+        self.outbox(Outbox::release);
     }
 
-    /// Lets go if nobody began a resume within `patience`. True once nothing is held any more.
-    pub fn release_unless_resuming(&self, patience: std::time::Duration) -> bool {
-        let due = match &self.outbox.lock().held {
-            None => return true,
-            Some(held) => !held.resuming && held.baseline.is_some() && held.since.elapsed() >= patience,
-        };
-        if due {
+    /// Lets go if nobody spoke of a resume within `patience`. True once nothing is held any more.
+    pub fn release_unless_resuming(&self, patience: Duration) -> bool {
+        let is_holding = self.outbox.lock().is_holding(patience);
+        if !is_holding {
             self.release();
         }
-        due
+        !is_holding
     }
 
     /// The client spoke, and not of resuming: it wants what happens from now on.
     pub fn spoke(&self) {
-        if self.outbox.lock().held.as_ref().is_some_and(|held| !held.resuming && held.baseline.is_some()) {
-            self.release();
-        }
+        self.outbox(Outbox::spoke);
     }
 
     /// A frame of the resume itself: goes before everything that is held.
-    pub fn push_ahead(&self, frame: OutFrame, ahead: &mut usize) {
-        let mut outbox = self.outbox.lock();
-        let at = (*ahead).min(outbox.frames.len());
-        outbox.bytes += frame.text.len();
-        outbox.frames.insert(at, OutFrame { place: None, ..frame });
-        *ahead = at + 1;
+    pub fn push_replayed(&self, frame: OutFrame) {
+        self.outbox(|outbox| outbox.push_replayed(frame));
     }
 
     /// Whether an event was told since the last time this was asked, and everything before it too.
     pub fn take_told(&self) -> bool {
-        let mut outbox = self.outbox.lock();
-        outbox.held.is_none() && !outbox.owes && std::mem::take(&mut outbox.told)
+        self.outbox.lock().take_told()
     }
 
     /// Says whether what a resume asked for is still to come.
     pub fn owes(&self, owes: bool) {
-        self.outbox.lock().owes = owes;
+        self.outbox.lock().owes(owes);
     }
 
     /// Waits for something to write; drains everything at once, so that a backlog goes out in one
@@ -251,19 +151,7 @@ impl Session {
     /// What there is to write now.
     #[must_use]
     pub fn try_next(&self) -> Option<Next> {
-        let mut outbox = self.outbox.lock();
-        if let Some(close) = &outbox.close {
-            return Some(Next::Close(close.clone()));
-        }
-        if std::mem::take(&mut outbox.ping) {
-            return Some(Next::Ping);
-        }
-        if outbox.held.is_some() || outbox.frames.is_empty() {
-            return None;
-        }
-        outbox.bytes = 0;
-        // The queue's memory goes with it: an idle session holds none.
-        Some(Next::Frames(std::mem::take(&mut outbox.frames).into()))
+        self.outbox.lock().next()
     }
 
     #[must_use]
@@ -304,7 +192,7 @@ impl Session {
         let due = |since: &AtomicU64| since.load(Ordering::Relaxed).saturating_add(silence_ms) <= uptime_ms;
         if due(&self.heard_ms) && due(&self.asked_ms) {
             self.asked_ms.store(uptime_ms, Ordering::Relaxed);
-            self.outbox.lock().ping = true;
+            self.outbox.lock().ping();
             self.wake.notify_one();
         }
     }
@@ -359,7 +247,7 @@ impl Session {
 
     #[must_use]
     pub fn waiting_frames(&self) -> usize {
-        self.outbox.lock().frames.len()
+        self.outbox.lock().waiting()
     }
 }
 
@@ -375,68 +263,12 @@ impl Drop for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::edge_link::EdgeId;
-    use reedi_protocol::Epoch;
-
-    fn session(frames: usize) -> Arc<Session> {
-        let account = AccountId::new(uuid::Uuid::from_u128(1));
-        let identity = Identity { account, device: None, expires_at: Timestamp::from_millis(1) };
-        Session::new(1, identity, OutboxLimits { frames, bytes: 1_000 })
-    }
-
-    fn frame(sequence: u64) -> OutFrame {
-        let position = Position::new(Epoch::FIRST, sequence).unwrap();
-        OutFrame { text: Bytes::from(sequence.to_string()), place: Some((Shard(3), position)) }
-    }
-
-    fn written(session: &Session) -> Vec<String> {
-        match session.try_next() {
-            Some(Next::Frames(frames)) => {
-                frames.iter().map(|f| String::from_utf8_lossy(&f.text).into_owned()).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    fn after(sequence: u64) -> Checkpoint {
-        let mut checkpoint = Checkpoint::default();
-        checkpoint.set(Shard(3), Position::new(Epoch::FIRST, sequence).unwrap());
-        checkpoint
-    }
-
-    #[test]
-    fn live_frames_wait_for_the_baseline_and_older_ones_are_not_told() {
-        let session = session(10);
-        (1..=3).for_each(|n| session.push(frame(n)));
-        assert!(written(&session).is_empty());
-        session.begin_after(after(2));
-        session.spoke();
-        assert_eq!(written(&session), ["3"]);
-        session.push(frame(4));
-        assert_eq!(written(&session), ["4"]);
-    }
-
-    #[test]
-    fn a_resume_replays_before_what_was_held() {
-        let session = session(10);
-        session.begin_after(after(2));
-        session.push(frame(3));
-        let book = CoverageBook::new(EdgeId(1));
-        assert_eq!(session.begin_resume(&book), Some(after(2)), "nothing has been told yet");
-        assert_eq!(session.begin_resume(&book), None, "one at a time");
-        session.spoke();
-        assert!(!session.release_unless_resuming(std::time::Duration::ZERO));
-        session.push(frame(4));
-        let mut ahead = 0;
-        session.push_ahead(frame(1), &mut ahead);
-        session.push_ahead(frame(2), &mut ahead);
-        session.release();
-        assert_eq!(written(&session), ["1", "2", "3", "4"]);
-    }
 
     #[test]
     fn a_silent_client_is_asked_once() {
-        let session = session(2);
+        let account = AccountId::new(uuid::Uuid::from_u128(1));
+        let identity = Identity { account, device: None, expires_at: Timestamp::from_millis(1) };
+        let session = Session::new(1, identity, OutboxLimits { frames: 2, bytes: 1_000 });
         session.heard(1_000);
         session.ping_if_silent(30_999, 30_000);
         assert!(session.try_next().is_none());
@@ -444,28 +276,5 @@ mod tests {
         assert!(matches!(session.try_next(), Some(Next::Ping)));
         session.ping_if_silent(32_000, 30_000);
         assert!(session.try_next().is_none());
-    }
-
-    #[test]
-    fn no_place_is_claimed_while_a_resume_is_owed() {
-        let session = session(10);
-        let book = CoverageBook::new(EdgeId(1));
-        session.begin_after(after(2));
-        assert!(session.begin_resume(&book).is_some());
-        session.owes(true);
-        session.release();
-        session.push(frame(3));
-        assert!(!session.take_told(), "a checkpoint now would hide what was missed");
-        session.owes(false);
-        assert!(session.take_told());
-    }
-
-    #[test]
-    fn a_full_outbox_closes_with_slow_consumer() {
-        let session = session(2);
-        session.begin_after(Checkpoint::default());
-        session.release();
-        (1..=3).for_each(|n| session.push(frame(n)));
-        assert!(matches!(session.try_next(), Some(Next::Close(Close { code: CloseCode::SlowConsumer, .. }))));
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 on_both!(
     what_was_missed_comes_in_order,
+    a_receipt_alone_is_missed_too,
     nothing_falls_between_missed_and_live,
     cursors_say_what_is_known,
     too_much_is_a_reset,
@@ -79,6 +80,24 @@ async fn what_was_missed_comes_in_order(scene: Scene) {
     order::check(&again);
     assert_eq!(again.refused("resume", json!({ "checkpoint": "x" })).await, "invalid_value");
     assert_eq!(again.refused("resume", json!({ "cursors": { "x": 7 } })).await, "invalid_value");
+}
+
+/// It is no activity and moves no conversation's head; those whom it concerns are told of it all the same.
+async fn a_receipt_alone_is_missed_too(scene: Scene) {
+    let [alice, bob, carol] = scene.people();
+    let group = alice.group(&[&bob, &carol]).await;
+    let message = alice.send(0, &group, "have you read this?").await["messageId"].clone();
+    let (writers, readers) = (visit(&alice, 1).await, visit(&bob, 1).await);
+    bob.socket(2).await.ok("mark_read", json!({ "messageId": message })).await;
+    for (who, checkpoint) in [(&alice, writers), (&bob, readers)] {
+        let back = who.socket(0).await;
+        back.resume(Some(&checkpoint), json!({})).await;
+        assert_eq!(names(&back), ["message_read", "resume_complete"]);
+        assert_eq!(back.all("message_read")[0]["userId"], bob.id());
+    }
+    let other = carol.socket(0).await;
+    other.resume(Some(&Checkpoint::default().to_string()), json!({})).await;
+    assert!(other.all("message_read").is_empty(), "it concerns the one who wrote the message");
 }
 
 async fn nothing_falls_between_missed_and_live(scene: Scene) {

@@ -96,7 +96,18 @@ struct SentAnswer {
     duplicate: bool,
 }
 
-/// Does a command of an authenticated session. One that brings no `traceparent` begins a trace.
+/// A command has come: what it means for live frames holds from now on, in the order of arrival, even
+/// where the command itself waits for others and is overtaken. Every front door says so before it calls
+/// [`handle`].
+pub fn arrives(edge: &Edge, session: &Session, event: &str) {
+    if event == name::RESUME {
+        session.expect_resume(&edge.coverage.lock());
+    } else {
+        session.spoke();
+    }
+}
+
+/// Does a command of an authenticated session, which [`arrives`] was told of. One that brings no `traceparent` begins a trace.
 pub async fn handle(
     edge: &Arc<Edge>,
     session: &Arc<Session>,
@@ -104,9 +115,6 @@ pub async fn handle(
     data: &str,
     traceparent: Option<String>,
 ) -> Answer {
-    if event != name::RESUME {
-        session.spoke();
-    }
     let trace = TraceContext::from_header(traceparent.as_deref());
     let span = tracing::debug_span!("command", trace_id = %trace.trace_id());
     match trace.scope(dispatch(edge, session, event, data)).instrument(span).await {
@@ -115,6 +123,9 @@ pub async fn handle(
             answer
         }
         Err(refused) => {
+            if event == name::RESUME {
+                session.resume_refused();
+            }
             edge.metrics.refused(refused.code);
             if refused.code == ErrorCode::RateLimited {
                 session.unheeded(refused.retry_after.unwrap_or(1));

@@ -285,6 +285,7 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
     let data = frame.data.map_or("null", serde_json::value::RawValue::get).to_owned();
     let ack = frame.ack;
     let patient = socket::is_patient(&event);
+    socket::arrives(&edge, &session, &event);
     let command = {
         let session = session.clone();
         async move {

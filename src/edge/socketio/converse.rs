@@ -125,6 +125,9 @@ async fn poll_running(running: &mut Option<Command>) -> Reply {
 
 fn begin(present: &Present, asking: Asking) -> Command {
     let (edge, session) = (present.edge.clone(), present.session.clone());
+    if let Asked::Command { event, .. } = &asking.asked {
+        socket::arrives(&edge, &session, event);
+    }
     Box::pin(async move {
         let answer = match asking.asked {
             Asked::Command { event, data } => socket::handle(&edge, &session, &event, data.get(), None).await,
