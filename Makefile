@@ -44,9 +44,9 @@ simulate: have-cargo ## a thousand seeded runs of a whole cluster on a clock of 
 
 chaos: have-cargo ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
 	@tests/components/install.sh
-	cargo build --locked -p reedi -p reedi-chaos
-	target=$${CARGO_TARGET_DIR:-target}
-	exec "$$target/debug/reedi-chaos" --seconds $(SECONDS_OF_FAULTS) $(if $(SEED),--seed $(SEED)) --reedi "$$target/debug/reedi" \
+	cargo build --profile simulate --locked -p reedi -p reedi-chaos
+	built=$${CARGO_TARGET_DIR:-target}/simulate
+	exec "$$built/reedi-chaos" --seconds $(SECONDS_OF_FAULTS) $(if $(SEED),--seed $(SEED)) --reedi "$$built/reedi" \
 	  --components tests/components --folder .cache/chaos $(CHAOS_ARGS)
 
 audit: have-cargo ## licences, bans and sources of the dependencies; advisories where their database can be fetched

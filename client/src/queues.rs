@@ -20,9 +20,12 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{oneshot, watch};
 
-/// Waits between refusals of one message.
+/// Waits between refusals of one message. The longest is what somebody waits for nothing once the
+/// service is back; a refusal costs the server little, and it says itself where it wants more.
 const AGAIN_FIRST: Duration = Duration::from_millis(250);
-const AGAIN_MOST: Duration = Duration::from_secs(30);
+const AGAIN_MOST: Duration = Duration::from_secs(5);
+/// The longest wait that a server may ask for.
+const ASKED_MOST: Duration = Duration::from_secs(300);
 /// How often a message may get a new id because of its time, before that is no clock problem any more.
 const MINTS: u32 = 3;
 /// Conversations that may be open at once; presence and typing of each cost the server something.
@@ -191,7 +194,7 @@ impl Queues {
         };
         let refusals = self.outbox.in_flight_mut(key).map_or(0, |(_, entry)| entry.refusals);
         let asked = refusal.retry_after.map_or(Duration::ZERO, Duration::from_secs);
-        let wait = wait_after(AGAIN_FIRST, AGAIN_MOST, refusals).max(asked.min(AGAIN_MOST * 10));
+        let wait = wait_after(AGAIN_FIRST, AGAIN_MOST, refusals).max(asked.min(ASKED_MOST));
         self.outbox.again(key, outcome, now + wait);
         Ok(None)
     }

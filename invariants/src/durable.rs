@@ -1,7 +1,7 @@
 //! What was acknowledged, and where it is afterwards.
 
 use crate::observation::{Acked, Durable, HistoryRow, Trimmed};
-use crate::violation::{Invariant, Violation};
+use crate::violation::{Invariant, Loss, Violation};
 use reedi_protocol::EventId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub fn acked_is_durable(acked: &[Acked], durable: &[Durable]) -> Result<(), Viol
             }
             None => "acknowledged, and the log has it not".to_owned(),
         };
-        return Err(Violation::new(Invariant::AckedIsDurable, what, named(ack)));
+        return Err(Violation::new(Invariant::AckedIsDurable, Loss::Lost, what, named(ack)));
     }
     Ok(())
 }
@@ -29,13 +29,22 @@ pub fn acked_is_durable(acked: &[Acked], durable: &[Durable]) -> Result<(), Viol
 /// # Errors
 /// Two ids for one message, a message that is missing, or one that stands there twice.
 pub fn acked_exactly_once(acked: &[Acked], history: &[HistoryRow]) -> Result<(), Violation> {
-    let broken = |what: String, ids| Err(Violation::new(Invariant::AckedExactlyOnce, what, ids));
+    Violation::first_of(acked_not_exactly_once(acked, history))
+}
+
+/// All that breaks [`acked_exactly_once`].
+#[must_use]
+pub fn acked_not_exactly_once(acked: &[Acked], history: &[HistoryRow]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut broken =
+        |loss, what: String, ids| found.push(Violation::new(Invariant::AckedExactlyOnce, loss, what, ids));
     let mut answered = BTreeMap::new();
     for ack in acked {
         let key = (ack.sender, ack.message.key(), ack.client_message_id.as_str());
-        if let Some(first) = answered.insert(key, ack.message).filter(|first| *first != ack.message) {
+        let first = *answered.entry(key).or_insert(ack.message);
+        if first != ack.message {
             let ids = named(ack).into_iter().chain([first.to_string()]).collect();
-            return broken("a retry was answered with another id".to_owned(), ids);
+            broken(Loss::Doubled, "a retry was answered with another id".to_owned(), ids);
         }
     }
     let mut stands: BTreeMap<EventId, usize> = BTreeMap::new();
@@ -43,20 +52,22 @@ pub fn acked_exactly_once(acked: &[Acked], history: &[HistoryRow]) -> Result<(),
     for row in history {
         *stands.entry(row.message).or_default() += 1;
         let Some(id) = &row.client_message_id else { continue };
-        let key = (row.sender, row.message.key(), id.as_str());
-        if let Some(first) = by_key.insert(key, row.message).filter(|first| *first != row.message) {
+        let first = *by_key.entry((row.sender, row.message.key(), id.as_str())).or_insert(row.message);
+        if first != row.message {
             let ids = vec![row.message.to_string(), first.to_string(), format!("clientMessageId {id}")];
-            return broken("one message stands under two ids".to_owned(), ids);
+            broken(Loss::Doubled, "one message stands under two ids".to_owned(), ids);
         }
     }
-    for ack in acked {
-        match stands.get(&ack.message).copied().unwrap_or(0) {
-            1 => {}
-            0 => return broken("acknowledged, and not in history".to_owned(), named(ack)),
-            times => return broken(format!("stands {times} times in history"), named(ack)),
+    let mut looked_at = BTreeSet::new();
+    for ack in acked.iter().filter(|ack| looked_at.insert(ack.message)) {
+        if !stands.contains_key(&ack.message) {
+            broken(Loss::Lost, "acknowledged, and not in history".to_owned(), named(ack));
         }
     }
-    Ok(())
+    for (message, times) in stands.into_iter().filter(|(_, times)| *times > 1) {
+        broken(Loss::Doubled, format!("stands {times} times in history"), vec![message.to_string()]);
+    }
+    found
 }
 
 /// Whatever process was killed: nothing that was acknowledged is lost. `survived` is what can be read
@@ -65,14 +76,18 @@ pub fn acked_exactly_once(acked: &[Acked], history: &[HistoryRow]) -> Result<(),
 /// # Errors
 /// An acknowledged event that is nowhere.
 pub fn nothing_lives_on_an_edge(acked: &[EventId], survived: &BTreeSet<EventId>) -> Result<(), Violation> {
-    match acked.iter().find(|event| !survived.contains(event)) {
-        None => Ok(()),
-        Some(lost) => Err(Violation::new(
-            Invariant::NothingLivesOnAnEdge,
-            "acknowledged, and lost with the process that knew it",
-            vec![lost.to_string()],
-        )),
-    }
+    Violation::first_of(lost_with_an_edge(acked, survived))
+}
+
+/// All that breaks [`nothing_lives_on_an_edge`].
+#[must_use]
+pub fn lost_with_an_edge(acked: &[EventId], survived: &BTreeSet<EventId>) -> Vec<Violation> {
+    let lost = acked.iter().filter(|event| !survived.contains(event));
+    lost.map(|lost| {
+        let what = "acknowledged, and lost with the process that knew it";
+        Violation::new(Invariant::NothingLivesOnAnEdge, Loss::Lost, what, vec![lost.to_string()])
+    })
+    .collect()
 }
 
 /// The log forgets only what the store has.
@@ -84,6 +99,7 @@ pub fn stored_before_trimmed(trimmed: &[Trimmed]) -> Result<(), Violation> {
         None => Ok(()),
         Some(lost) => Err(Violation::new(
             Invariant::StoredBeforeTrimmed,
+            Loss::Lost,
             "forgotten by the log before the store had it",
             vec![lost.event.to_string()],
         )),

@@ -1,7 +1,7 @@
 //! What is kept: whether it is sealed, whether it converges, whether it is bounded.
 
 use crate::observation::{Bounded, Dropped, Found};
-use crate::violation::{Invariant, Violation};
+use crate::violation::{Invariant, Loss, Violation};
 use std::collections::BTreeMap;
 
 /// None of the marks, which stand in content that was sent in the clear, is found anywhere.
@@ -14,7 +14,7 @@ pub fn content_stays_private(marks: &[&str], found: &[Found<'_>]) -> Result<(), 
             if let Some(at) = position_of(bytes, mark.as_bytes()) {
                 let ids = vec![(*place).to_owned(), format!("byte {at}")];
                 let what = "content stands in the clear";
-                return Err(Violation::new(Invariant::ContentStaysPrivate, what, ids));
+                return Err(Violation::new(Invariant::ContentStaysPrivate, Loss::Other, what, ids));
             }
         }
     }
@@ -42,8 +42,9 @@ pub fn replay_converges<V: PartialEq + std::fmt::Debug>(
     once: &BTreeMap<String, V>,
     again: &BTreeMap<String, V>,
 ) -> Result<(), Violation> {
-    let broken =
-        |what: String, row: &String| Err(Violation::new(Invariant::ReplayConverges, what, vec![row.clone()]));
+    let broken = |what: String, row: &String| {
+        Err(Violation::new(Invariant::ReplayConverges, Loss::Other, what, vec![row.clone()]))
+    };
     for (row, value) in once {
         match again.get(row) {
             Some(other) if other == value => {}
@@ -64,12 +65,12 @@ pub fn replay_converges<V: PartialEq + std::fmt::Debug>(
 pub fn bounded_and_visible(bounded: &[Bounded], dropped: &[Dropped]) -> Result<(), Violation> {
     if let Some(over) = bounded.iter().find(|b| b.most > b.limit) {
         let what = format!("held {} where {} is the limit", over.most, over.limit);
-        return Err(Violation::new(Invariant::BoundedAndVisible, what, vec![over.name.clone()]));
+        return Err(Violation::new(Invariant::BoundedAndVisible, Loss::Other, what, vec![over.name.clone()]));
     }
     match dropped.iter().find(|d| d.dropped > d.told) {
         Some(silent) => {
             let what = format!("{} dropped, {} told", silent.dropped, silent.told);
-            Err(Violation::new(Invariant::BoundedAndVisible, what, vec![silent.name.clone()]))
+            Err(Violation::new(Invariant::BoundedAndVisible, Loss::Other, what, vec![silent.name.clone()]))
         }
         None => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! What clients were told: in which order, whether all of it, and whether it was theirs.
 
 use crate::observation::{Gap, LoggedEvent, Membership, Seen};
-use crate::violation::{Invariant, Violation};
+use crate::violation::{Invariant, Loss, Violation};
 use reedi_protocol::{AccountId, ConversationKey, EventId, Position};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,43 +43,47 @@ impl Memberships {
 /// # Errors
 /// An event told before an earlier one, told twice, or missing where the client believes to have all.
 pub fn one_order(seen: &[Seen], log: &[LoggedEvent], memberships: &[Membership]) -> Result<(), Violation> {
+    Violation::first_of(not_one_order(seen, log, memberships))
+}
+
+/// All that breaks [`one_order`].
+#[must_use]
+pub fn not_one_order(seen: &[Seen], log: &[LoggedEvent], memberships: &[Membership]) -> Vec<Violation> {
     let memberships = Memberships::new(memberships);
     let mut by_conversation: BTreeMap<ConversationKey, Vec<&LoggedEvent>> = BTreeMap::new();
     for logged in log {
         by_conversation.entry(logged.event.key()).or_default().push(logged);
     }
     by_conversation.values_mut().for_each(|events| events.sort_by_key(|logged| logged.event));
+    let mut found = Vec::new();
     for client in seen {
-        in_order(client)?;
-        without_gap(client, &by_conversation, &memberships)?;
+        out_of_order(client, &mut found);
+        gaps(client, &by_conversation, &memberships, &mut found);
     }
-    Ok(())
+    found
 }
 
-fn in_order(client: &Seen) -> Result<(), Violation> {
-    let mut last: BTreeMap<ConversationKey, Position> = BTreeMap::new();
-    // One position may tell several things, each once.
-    let mut here: BTreeMap<ConversationKey, Vec<&str>> = BTreeMap::new();
+fn out_of_order(client: &Seen, found: &mut Vec<Violation>) {
+    // The last position told, the highest, and what was told already.
+    let mut places: BTreeMap<ConversationKey, (Position, Position)> = BTreeMap::new();
+    let mut known: BTreeSet<(EventId, &str)> = BTreeSet::new();
     for told in &client.told {
         let (conversation, position) = (told.event.key(), told.event.position());
-        let before = last.insert(conversation, position).unwrap_or_default();
-        let names = here.entry(conversation).or_default();
-        let ids = || {
-            let before = conversation.event_id(before).to_string();
-            vec![client.client.clone(), told.event.to_string(), format!("{} after {before}", told.name)]
+        let (last, highest) = places.entry(conversation).or_default();
+        let (before, is_behind) = (*last, position < *highest);
+        (*last, *highest) = (position, position.max(*highest));
+        // One position may tell several things, each once.
+        let is_repeat = !known.insert((told.event, &told.name)) && !repeats_at_one_position(&told.name);
+        let (loss, what) = match (is_repeat, is_behind) {
+            (true, _) => (Loss::Doubled, "an event was told twice"),
+            (false, true) => (Loss::OutOfOrder, "an event was told after a later one"),
+            (false, false) => continue,
         };
-        if position < before {
-            let what = "an event was told after a later one";
-            return Err(Violation::new(Invariant::OneOrder, what, ids()));
-        }
-        if position > before {
-            names.clear();
-        } else if names.contains(&told.name.as_str()) && !repeats_at_one_position(&told.name) {
-            return Err(Violation::new(Invariant::OneOrder, "an event was told twice", ids()));
-        }
-        names.push(&told.name);
+        let before = conversation.event_id(before).to_string();
+        let ids =
+            vec![client.client.clone(), told.event.to_string(), format!("{} after {before}", told.name)];
+        found.push(Violation::new(Invariant::OneOrder, loss, what, ids));
     }
-    Ok(())
 }
 
 /// One control event may tell of several participants.
@@ -87,27 +91,32 @@ fn repeats_at_one_position(name: &str) -> bool {
     matches!(name, "participant_added" | "participant_removed")
 }
 
-fn without_gap(
+fn gaps(
     client: &Seen,
     log: &BTreeMap<ConversationKey, Vec<&LoggedEvent>>,
     memberships: &Memberships,
-) -> Result<(), Violation> {
-    let Some(account) = client.account else { return Ok(()) };
+    found: &mut Vec<Violation>,
+) {
+    let Some(account) = client.account else { return };
     let told: BTreeSet<EventId> = client.told.iter().map(|told| told.event).collect();
+    let mut noticed: BTreeMap<ConversationKey, Vec<&Gap>> = BTreeMap::new();
+    for gap in &client.noticed {
+        noticed.entry(gap.conversation).or_default().push(gap);
+    }
     for span in &client.complete {
+        let noticed = noticed.get(&span.conversation).map_or(&[][..], Vec::as_slice);
         for logged in log.get(&span.conversation).into_iter().flatten() {
             let event = logged.event;
             let due = contains(span, event)
                 && memberships.is_member(event, account)
                 && logged.only_for.as_ref().is_none_or(|only| only.contains(&account));
-            if due && !told.contains(&event) && !client.noticed.iter().any(|gap| contains(gap, event)) {
+            if due && !told.contains(&event) && !noticed.iter().any(|gap| contains(gap, event)) {
                 let ids = vec![client.client.clone(), event.to_string(), format!("account {account}")];
                 let what = "a client believes to have everything, and was never told this";
-                return Err(Violation::new(Invariant::OneOrder, what, ids));
+                found.push(Violation::new(Invariant::OneOrder, Loss::Lost, what, ids));
             }
         }
     }
-    Ok(())
 }
 
 fn contains(span: &Gap, event: EventId) -> bool {
@@ -120,7 +129,14 @@ fn contains(span: &Gap, event: EventId) -> bool {
 /// # Errors
 /// Something was told to somebody who was no member there.
 pub fn members_only(seen: &[Seen], memberships: &[Membership]) -> Result<(), Violation> {
+    Violation::first_of(not_members_only(seen, memberships))
+}
+
+/// All that breaks [`members_only`].
+#[must_use]
+pub fn not_members_only(seen: &[Seen], memberships: &[Membership]) -> Vec<Violation> {
     let memberships = Memberships::new(memberships);
+    let mut found = Vec::new();
     for client in seen {
         let Some(account) = client.account else { continue };
         for told in &client.told {
@@ -128,9 +144,9 @@ pub fn members_only(seen: &[Seen], memberships: &[Membership]) -> Result<(), Vio
             if !memberships.is_member(told.event, account) && !own_leaving {
                 let ids = vec![client.client.clone(), told.event.to_string(), format!("account {account}")];
                 let what = format!("{} was told to somebody who was no participant there", told.name);
-                return Err(Violation::new(Invariant::MembersOnly, what, ids));
+                found.push(Violation::new(Invariant::MembersOnly, Loss::Other, what, ids));
             }
         }
     }
-    Ok(())
+    found
 }

@@ -164,6 +164,31 @@ fn there_are_nine_with_names_of_their_own() {
     assert_eq!(names.len(), 9);
 }
 
+fn losses(found: &[Violation]) -> Vec<Loss> {
+    found.iter().map(|violation| violation.loss).collect()
+}
+
+#[test]
+fn all_is_found_and_each_called_what_it_is() {
+    use Loss::{Doubled, Lost, Other, OutOfOrder};
+    let acked = [ack("a", 1), ack("b", 2), ack("b", 3), ack("c", 4), ack("d", 5), ack("d", 5)];
+    let history = [row("a", 1), row("a", 1), row("b", 2), row("b", 3), row("c", 4)];
+    let found = acked_not_exactly_once(&acked, &history);
+    assert_eq!(losses(&found), [Doubled, Doubled, Lost, Doubled], "{found:?}");
+    let survived: BTreeSet<EventId> = [event(2)].into();
+    assert_eq!(losses(&lost_with_an_edge(&[event(1), event(2), event(3)], &survived)), [Lost, Lost]);
+    let found = not_one_order(&[seen(&[1, 3, 2, 2, 3, 4, 1])], &[], &[]);
+    assert_eq!(losses(&found), [OutOfOrder, Doubled, Doubled, Doubled], "{found:?}");
+    let mut client = seen(&[2]);
+    client.complete = vec![span(0, 4)];
+    client.noticed = vec![span(3, 4)];
+    let log = [logged(1), logged(2), logged(3), logged(4)];
+    let members = [member(1, 1, None)];
+    let found = not_one_order(std::slice::from_ref(&client), &log, &members);
+    assert_eq!(losses(&found), [Lost, Lost], "{found:?}");
+    assert_eq!(losses(&not_members_only(&[seen(&[1, 2, 3])], &[member(1, 2, Some(3))])), [Other, Other]);
+}
+
 proptest! {
     /// Whatever order events are told in, only the sorted ones pass.
     #[test]

@@ -52,17 +52,35 @@ impl fmt::Display for Invariant {
     }
 }
 
+/// What a violation comes to for whoever was promised otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Loss {
+    /// Something is not where it must be.
+    Lost,
+    /// Something is there more than once.
+    Doubled,
+    OutOfOrder,
+    /// Something was told or shown to whom it is not for, or what was promised does not hold otherwise.
+    Other,
+}
+
 /// A broken invariant: which, how, and the ids to look for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{invariant} is broken: {what} [{}]", ids.join(", "))]
 pub struct Violation {
     pub invariant: Invariant,
+    pub loss: Loss,
     pub what: String,
     pub ids: Vec<String>,
 }
 
 impl Violation {
-    pub(crate) fn new(invariant: Invariant, what: impl Into<String>, ids: Vec<String>) -> Self {
-        Self { invariant, what: what.into(), ids }
+    pub(crate) fn new(invariant: Invariant, loss: Loss, what: impl Into<String>, ids: Vec<String>) -> Self {
+        Self { invariant, loss, what: what.into(), ids }
+    }
+
+    /// The first of `all`, for who asks only whether a promise holds.
+    pub(crate) fn first_of(all: Vec<Self>) -> Result<(), Self> {
+        all.into_iter().next().map_or(Ok(()), Err)
     }
 }

@@ -216,4 +216,8 @@ pub async fn one_leads<O: OwnershipPort>(ownership: &O) {
     }
     eventually("another leads", || async { ownership.lead(role, &other).await == Ok(true) }).await;
     assert_eq!(ownership.lead(role, &one).await, Ok(false), "whoever came back does not lead");
+    ownership.withdraw(role, &one).await.expect("withdraw");
+    assert_eq!(ownership.lead(role, &one).await, Ok(false), "one that does not lead leaves the leader alone");
+    ownership.withdraw(role, &other).await.expect("withdraw");
+    assert_eq!(ownership.lead(role, &one).await, Ok(true), "a leader that leaves makes room at once");
 }

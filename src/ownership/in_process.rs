@@ -99,7 +99,11 @@ impl OwnershipPort for InProcessOwnership {
     }
 
     async fn withdraw(&self, role: ShardedRole, worker: &str) -> Result<(), OwnershipError> {
-        self.state.lock().announced.remove(&(role, worker.to_owned()));
+        let mut state = self.state.lock();
+        state.announced.remove(&(role, worker.to_owned()));
+        if state.leaders.get(&role).is_some_and(|(leader, _)| leader == worker) {
+            state.leaders.remove(&role);
+        }
         Ok(())
     }
 

@@ -6,14 +6,21 @@ use crate::edge_link::Generation;
 use crate::log::ShardSet;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use reedi_protocol::Shard;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// How often the plan is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often it is looked who leads and who is there: what a worker that died adds to the life of its
+/// lease, until another is planned in its place.
+const LEAD_EVERY: Duration = Duration::from_secs(1);
 
 /// The shards that a worker owns now, each with its generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,13 +42,19 @@ impl Owned {
     }
 }
 
-/// How long an answer about leases may take; all are asked for at once.
+/// How long one answer about ownership may take. Two such waits, and what lies between them, fit into the
+/// 8 s after which a lease is given up.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 struct Held {
     lease: Lease,
     renewed: Instant,
+    /// A renewal is under way.
+    asking: bool,
 }
+
+/// What this worker holds now. Never locked across an await.
+type Leases = Mutex<BTreeMap<u16, Held>>;
 
 /// One worker's keeper.
 pub struct Keeper {
@@ -53,121 +66,191 @@ pub struct Keeper {
     pub metrics: Metrics,
 }
 
+/// An answer about ownership, or that there was none in time.
+async fn answered<T>(answer: impl Future<Output = Result<T, OwnershipError>>) -> Result<T, OwnershipError> {
+    let late = |_| OwnershipError::Unavailable(format!("no answer within {ANSWER_WITHIN:?}"));
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(late)?
+}
+
+/// Waits, or until the process leaves.
+async fn pause_until(then: Instant, shutdown: &Shutdown) {
+    tokio::select! {
+        biased;
+        () = shutdown.draining() => {}
+        () = tokio::time::sleep_until(then) => {}
+    }
+}
+
 impl Keeper {
     /// Keeps this worker's share until the process leaves, then gives it back. `owned` always says
     /// what may be worked on.
     pub async fn run(self, owned: watch::Sender<Owned>, shutdown: Shutdown) {
-        let mut held: BTreeMap<u16, Held> = BTreeMap::new();
-        let mut announced: Option<Instant> = None;
-        let renew_every = Duration::from_millis(RENEW_MS);
-        while !shutdown.is_draining() {
-            if announced.is_none_or(|at| at.elapsed() >= renew_every) {
-                announced = self.announce_and_lead().await.ok().map(|()| Instant::now()).or(announced);
-            }
-            self.renew(&mut held).await;
-            self.give_up(&mut held, &owned);
-            if let Err(error) = self.follow_plan(&mut held, &owned).await {
-                tracing::debug!(%error, role = self.role.name(), "ownership cannot be told now");
-            }
-            self.publish(&held, &owned);
-            tokio::select! {
-                biased;
-                () = shutdown.draining() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-        }
-        let leases: Vec<Lease> = held.values().map(|held| held.lease).collect();
-        held.clear();
+        let held = Leases::default();
+        // Before the first plan, so that whoever makes it knows of this worker.
+        let _ = answered(self.ownership.announce(self.role, &self.worker)).await;
+        // None waits for another: who has much to acquire, or leads, loses nothing meanwhile.
+        tokio::join!(
+            self.keep_announced(&shutdown),
+            self.keep_leading(&shutdown),
+            self.keep_renewed(&held, &owned, &shutdown),
+            self.keep_to_plan(&held, &owned, &shutdown),
+        );
+        let leases = std::mem::take(&mut *held.lock()).into_values().map(|held| held.lease).collect();
         self.publish(&held, &owned);
-        for lease in leases {
-            // One that cannot be given back runs out by itself.
-            let _ = self.ownership.release(&lease, &self.worker).await;
-        }
-        let _ = self.ownership.withdraw(self.role, &self.worker).await;
+        self.release(leases).await;
+        let _ = answered(self.ownership.withdraw(self.role, &self.worker)).await;
     }
 
-    async fn announce_and_lead(&self) -> Result<(), OwnershipError> {
-        self.ownership.announce(self.role, &self.worker).await?;
-        if self.ownership.lead(self.role, &self.worker).await? {
-            let workers = self.ownership.workers(self.role).await?;
-            let current = self.ownership.plan(self.role).await?;
+    async fn keep_announced(&self, shutdown: &Shutdown) {
+        while !shutdown.is_draining() {
+            let asked = Instant::now();
+            let again = match answered(self.ownership.announce(self.role, &self.worker)).await {
+                Ok(()) => asked + Duration::from_millis(RENEW_MS),
+                Err(_) => Instant::now() + LOOK_EVERY,
+            };
+            pause_until(again, shutdown).await;
+        }
+    }
+
+    async fn keep_leading(&self, shutdown: &Shutdown) {
+        while !shutdown.is_draining() {
+            let asked = Instant::now();
+            if let Err(error) = self.lead().await {
+                tracing::debug!(%error, role = self.role.name(), "it cannot be told who leads");
+            }
+            pause_until(asked + LEAD_EVERY, shutdown).await;
+        }
+    }
+
+    /// Makes the plan, where nobody else does.
+    async fn lead(&self) -> Result<(), OwnershipError> {
+        if answered(self.ownership.lead(self.role, &self.worker)).await? {
+            let workers = answered(self.ownership.workers(self.role)).await?;
+            let current = answered(self.ownership.plan(self.role)).await?;
             let plan = assign(self.units.count(), &workers, &current);
             if plan != current {
                 tracing::info!(role = self.role.name(), workers = workers.len(), "a new plan");
-                self.ownership.put_plan(self.role, &plan).await?;
+                answered(self.ownership.put_plan(self.role, &plan)).await?;
             }
         }
         Ok(())
     }
 
-    async fn renew(&self, held: &mut BTreeMap<u16, Held>) {
-        let due = Duration::from_millis(RENEW_MS);
-        // Counted from before the request: the lease cannot run out sooner.
-        let asked = Instant::now();
-        let renewals = held.iter().filter(|(_, held)| held.renewed.elapsed() >= due).map(|(unit, held)| {
-            let (unit, lease) = (*unit, held.lease);
-            async move {
-                let renewal = self.ownership.renew(&lease, &self.worker);
-                (unit, tokio::time::timeout(ANSWER_WITHIN, renewal).await)
+    /// Renews each lease when it is due, and stops what could not be renewed in time.
+    async fn keep_renewed(&self, held: &Leases, owned: &watch::Sender<Owned>, shutdown: &Shutdown) {
+        let mut renewals = FuturesUnordered::new();
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.draining() => return,
+                _ = look.tick() => {
+                    self.give_up(held);
+                    self.publish(held, owned);
+                    renewals.extend(due(held).into_iter().map(|lease| self.renew(lease)));
+                }
+                Some((lease, asked, renewed)) = renewals.next() => self.note_renewal(held, lease, asked, renewed),
             }
-        });
-        let mut lost = Vec::new();
-        for (unit, renewed) in futures_util::future::join_all(renewals).await {
-            match renewed {
-                Ok(Ok(lease)) => drop(held.insert(unit, Held { lease, renewed: asked })),
-                Ok(Err(OwnershipError::Lost)) => lost.push(unit),
-                Ok(Err(OwnershipError::Unavailable(_))) | Err(_) => {}
-            }
-        }
-        for unit in lost {
-            tracing::warn!(role = self.role.name(), unit, "a lease was lost to another worker");
-            self.metrics.lease_lost(self.role.name());
-            held.remove(&unit);
         }
     }
 
-    /// Stops what could not be renewed in time, before anybody else may begin.
-    fn give_up(&self, held: &mut BTreeMap<u16, Held>, owned: &watch::Sender<Owned>) {
+    async fn renew(&self, lease: Lease) -> (Lease, Instant, Result<Lease, OwnershipError>) {
+        // Counted from before the request: the lease cannot run out sooner.
+        let asked = Instant::now();
+        (lease, asked, answered(self.ownership.renew(&lease, &self.worker)).await)
+    }
+
+    fn note_renewal(
+        &self,
+        held: &Leases,
+        lease: Lease,
+        asked: Instant,
+        renewed: Result<Lease, OwnershipError>,
+    ) {
+        let mut held = held.lock();
+        // Given back or acquired anew meanwhile: the answer is about something that is over.
+        let still = held.get_mut(&lease.unit).filter(|held| held.lease.generation == lease.generation);
+        let Some(still) = still else { return };
+        match renewed {
+            Ok(lease) => *still = Held { lease, renewed: asked, asking: false },
+            Err(OwnershipError::Unavailable(_)) => still.asking = false,
+            Err(OwnershipError::Lost) => {
+                tracing::warn!(role = self.role.name(), unit = lease.unit, "a lease was lost");
+                self.metrics.lease_lost(self.role.name());
+                held.remove(&lease.unit);
+            }
+        }
+    }
+
+    /// Lets go of what could not be renewed in time, before anybody else may begin.
+    fn give_up(&self, held: &Leases) {
         let within = Duration::from_millis(GIVE_UP_MS);
+        let mut held = held.lock();
         let before = held.len();
         held.retain(|_, held| held.renewed.elapsed() < within);
         if held.len() != before {
-            tracing::warn!(
-                role = self.role.name(),
-                units = before - held.len(),
-                "leases could not be renewed in time"
-            );
-            self.publish(held, owned);
+            let units = before - held.len();
+            tracing::warn!(role = self.role.name(), units, "leases could not be renewed in time");
         }
     }
 
-    async fn follow_plan(
-        &self,
-        held: &mut BTreeMap<u16, Held>,
-        owned: &watch::Sender<Owned>,
-    ) -> Result<(), OwnershipError> {
-        let plan = self.ownership.plan(self.role).await?;
+    async fn keep_to_plan(&self, held: &Leases, owned: &watch::Sender<Owned>, shutdown: &Shutdown) {
+        while !shutdown.is_draining() {
+            if let Err(error) = self.follow_plan(held, owned).await {
+                tracing::debug!(%error, role = self.role.name(), "ownership cannot be told now");
+            }
+            pause_until(Instant::now() + LOOK_EVERY, shutdown).await;
+        }
+    }
+
+    /// Gives back what another should have and acquires what is missing, all at once.
+    async fn follow_plan(&self, held: &Leases, owned: &watch::Sender<Owned>) -> Result<(), OwnershipError> {
+        let plan = answered(self.ownership.plan(self.role)).await?;
         let mine = |unit: &u16| plan.get(unit).is_some_and(|worker| *worker == self.worker);
-        let surplus: Vec<u16> = held.keys().filter(|unit| !mine(unit)).copied().collect();
-        for unit in surplus {
-            if let Some(gone) = held.remove(&unit) {
-                // Stop first, then let go.
-                self.publish(held, owned);
-                self.ownership.release(&gone.lease, &self.worker).await?;
-            }
+        let surplus: Vec<Lease> =
+            held.lock().extract_if(.., |unit, _| !mine(unit)).map(|(_, held)| held.lease).collect();
+        if !surplus.is_empty() {
+            // Stop first, then let go.
+            self.publish(held, owned);
+            self.release(surplus).await;
         }
-        for unit in
-            plan.keys().filter(|unit| mine(unit) && !held.contains_key(unit)).copied().collect::<Vec<_>>()
-        {
+        let missing: Vec<u16> = {
+            let held = held.lock();
+            plan.keys().filter(|unit| mine(unit) && !held.contains_key(unit)).copied().collect()
+        };
+        let acquiring = missing.into_iter().map(|unit| async move {
             let asked = Instant::now();
-            if let Some(lease) = self.ownership.acquire(self.role, unit, &self.worker).await? {
-                held.insert(unit, Held { lease, renewed: asked });
+            (asked, answered(self.ownership.acquire(self.role, unit, &self.worker)).await)
+        });
+        let mut acquiring: FuturesUnordered<_> = acquiring.collect();
+        let mut error = None;
+        while let Some((asked, acquired)) = acquiring.next().await {
+            match acquired {
+                // What is acquired is renewed from here on, whatever the others wait for.
+                Ok(Some(lease)) => {
+                    held.lock().insert(lease.unit, Held { lease, renewed: asked, asking: false });
+                }
+                Ok(None) => {}
+                Err(why) => error = Some(why),
             }
         }
-        Ok(())
+        self.publish(held, owned);
+        error.map_or(Ok(()), Err)
     }
 
-    fn publish(&self, held: &BTreeMap<u16, Held>, owned: &watch::Sender<Owned>) {
+    /// Gives leases back, all at once. One that cannot be given back runs out by itself.
+    async fn release(&self, leases: Vec<Lease>) {
+        let releasing = leases.iter().map(|lease| answered(self.ownership.release(lease, &self.worker)));
+        for released in join_all(releasing).await {
+            if let Err(error) = released {
+                tracing::debug!(%error, role = self.role.name(), "a lease was not given back");
+            }
+        }
+    }
+
+    fn publish(&self, held: &Leases, owned: &watch::Sender<Owned>) {
+        let held = held.lock();
         let shards = held
             .iter()
             .flat_map(|(unit, held)| {
@@ -184,3 +267,18 @@ impl Keeper {
         });
     }
 }
+
+/// The leases that it is time to renew; from here on they count as being asked for.
+fn due(held: &Leases) -> Vec<Lease> {
+    let due = Duration::from_millis(RENEW_MS);
+    let mut held = held.lock();
+    let held = held.values_mut().filter(|held| !held.asking && held.renewed.elapsed() >= due);
+    held.map(|held| {
+        held.asking = true;
+        held.lease
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests;

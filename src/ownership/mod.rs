@@ -4,7 +4,7 @@ pub mod conformance;
 pub mod in_process;
 pub mod keep;
 pub mod nats;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
 
 use crate::edge_link::Generation;
@@ -122,7 +122,7 @@ pub trait OwnershipPort: Clone + Send + Sync + 'static {
         worker: &str,
     ) -> impl Future<Output = Result<(), OwnershipError>> + Send;
 
-    /// Says that `worker` leaves.
+    /// Says that `worker` leaves: it is not listed any more, and another may lead at once.
     fn withdraw(
         &self,
         role: ShardedRole,
@@ -157,7 +157,7 @@ pub trait OwnershipPort: Clone + Send + Sync + 'static {
 pub enum Ownership {
     InProcess(in_process::InProcessOwnership),
     Nats(nats::NatsOwnership),
-    #[cfg(feature = "simulation")]
+    #[cfg(any(test, feature = "simulation"))]
     Simulated(simulated::SimulatedOwnership),
 }
 
@@ -168,7 +168,7 @@ macro_rules! dispatch {
                 match self {
                     Ownership::InProcess(ownership) => ownership.$name($($arg),*).await,
                     Ownership::Nats(ownership) => ownership.$name($($arg),*).await,
-                    #[cfg(feature = "simulation")]
+                    #[cfg(any(test, feature = "simulation"))]
                     Ownership::Simulated(ownership) => ownership.call(ownership.inner.$name($($arg),*)).await,
                 }
             })*

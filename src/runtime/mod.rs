@@ -4,7 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod config;
-#[cfg(feature = "simulation")]
+#[cfg(any(test, feature = "simulation"))]
 pub mod fault;
 pub mod health;
 pub mod metrics;

@@ -56,6 +56,24 @@ async fn a_message_keeps_its_id_until_it_is_acknowledged() {
     assert_eq!(*queues.unsent().borrow(), 0);
 }
 
+#[test]
+fn however_long_the_service_was_away_a_message_goes_soon_after_it_is_back() {
+    let (mut queues, mut now) = (queues(), Instant::now());
+    drop(queues.send(conversation(), "hi".into()).unwrap());
+    for _ in 0..20 {
+        let (key, _) = take(&mut queues, now);
+        answer(&mut queues, key, refusal(ErrorCode::LogUnavailable, None), now);
+        let due = queues.next_due().expect("it goes again");
+        assert!(due - now <= Duration::from_secs(5), "it waits {:?}", due - now);
+        now = due;
+    }
+    let (key, _) = take(&mut queues, now);
+    let mut asked = refusal(ErrorCode::RateLimited, None);
+    asked.error.as_mut().unwrap().retry_after = Some(60);
+    answer(&mut queues, key, asked, now);
+    assert!(queues.next_due().unwrap() - now >= Duration::from_secs(60), "unless it is told to wait longer");
+}
+
 #[tokio::test]
 async fn a_clock_that_is_ahead_is_corrected() {
     let (mut queues, now) = (queues(), Instant::now());

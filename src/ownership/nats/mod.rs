@@ -182,8 +182,17 @@ impl OwnershipPort for NatsOwnership {
     }
 
     async fn withdraw(&self, role: ShardedRole, worker: &str) -> Result<(), OwnershipError> {
-        let key = self.shared.leases.key(&["worker", role.name(), worker]);
-        self.shared.leases.put(&key, None, None).await.map(drop)
+        let leases = &self.shared.leases;
+        leases.put(&leases.key(&["worker", role.name(), worker]), None, None).await?;
+        // A leader leaves its place free.
+        let key = leases.key(&["leader", role.name()]);
+        if let Put::Stands(told) = leases.put(&key, None, Some(0)).await? {
+            let leader = leases.at(told).await?.and_then(|entry| entry.value);
+            if leader.is_some_and(|leader| leader == worker.as_bytes()) {
+                leases.put(&key, None, Some(told)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn workers(&self, role: ShardedRole) -> Result<Vec<String>, OwnershipError> {

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use reedi_client::Sent;
 use reedi_protocol::resource::{Message, MessageType};
-use reedi_protocol::{ConversationId, MessageId, Position};
+use reedi_protocol::{AccountId, ConversationId, MessageId, Position};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,9 +42,10 @@ pub struct ToldMessage {
 }
 
 /// One session: a client that is connected as an account, over all its connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Session {
     pub name: String,
+    pub account: AccountId,
     pub conversations: BTreeSet<ConversationId>,
     /// In the order of the telling.
     pub told: HashMap<ConversationId, Vec<ToldMessage>>,
@@ -53,6 +54,21 @@ pub struct Session {
     pub resets: usize,
     pub connections: usize,
     pub problems: Vec<String>,
+}
+
+impl Session {
+    pub fn new(name: String, account: AccountId) -> Self {
+        Self {
+            name,
+            account,
+            conversations: BTreeSet::new(),
+            told: HashMap::new(),
+            loaded: HashMap::new(),
+            resets: 0,
+            connections: 0,
+            problems: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,9 +93,9 @@ impl Book {
         Self { mark: mark.into(), pages: Arc::default() }
     }
 
-    pub fn open_session(&self, name: String) -> usize {
+    pub fn open_session(&self, name: String, account: AccountId) -> usize {
         let sessions = &mut self.pages.lock().sessions;
-        sessions.push(Session { name, ..Session::default() });
+        sessions.push(Session::new(name, account));
         sessions.len() - 1
     }
 

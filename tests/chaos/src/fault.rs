@@ -94,10 +94,12 @@ impl fmt::Display for Fault {
 /// One time of so many, two faults come at once.
 const DOUBLE_ONE_OF: u32 = 6;
 
-/// Deals faults: every combination once before any comes again, so that a short run sees many.
+/// Deals faults: every combination once before any comes again, and always one whose kind, and
+/// among those whose class, came least so far: the first six are of every kind.
 pub struct Deck {
     random: StdRng,
     cards: Vec<(Class, Kind)>,
+    dealt: Vec<(Class, Kind)>,
     longest: Duration,
     /// Only these, as `kill-edge` or a part of it, where a run shall be narrowed.
     only: Option<String>,
@@ -106,7 +108,7 @@ pub struct Deck {
 impl Deck {
     /// `longest` bounds how long a process is held.
     pub fn new(random: StdRng, longest: Duration, only: Option<String>) -> Self {
-        Self { random, cards: Vec::new(), longest, only }
+        Self { random, cards: Vec::new(), dealt: Vec::new(), longest, only }
     }
 
     /// The next fault, or two different ones; none where nothing fits what is wanted.
@@ -126,8 +128,12 @@ impl Deck {
             self.cards = all.filter(|(class, kind)| class.can(*kind) && wanted(*class, *kind)).collect();
             self.cards.shuffle(&mut self.random);
         }
-        let index = self.cards.iter().rposition(|(class, _)| fits(*class))?;
+        let kinds = |kind: Kind| self.dealt.iter().filter(|(_, k)| *k == kind).count();
+        let classes = |class: Class| self.dealt.iter().filter(|(c, _)| *c == class).count();
+        let fitting = self.cards.iter().enumerate().filter(|(_, (class, _))| fits(*class));
+        let (index, _) = fitting.min_by_key(|(_, (class, kind))| (kinds(*kind), classes(*class)))?;
         let (class, kind) = self.cards.remove(index);
+        self.dealt.push((class, kind));
         let seconds = match kind {
             Kind::Kill => 0.5..8.0,
             Kind::Restart => 0.0..0.1,
@@ -165,6 +171,19 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 26);
         assert!(deal(1, 100).iter().any(|faults| faults.len() == 2));
+    }
+
+    #[test]
+    fn a_short_run_sees_every_kind_and_one_little_longer_every_class() {
+        for seed in 0..50 {
+            let first = |count| deal(seed, count).into_iter().flatten().collect::<Vec<Fault>>();
+            for kind in KINDS {
+                assert!(first(6).iter().any(|fault| fault.kind == kind), "seed {seed}: no {kind:?}");
+            }
+            for class in CLASSES {
+                assert!(first(14).iter().any(|fault| fault.class == class), "seed {seed}: no {class:?}");
+            }
+        }
     }
 
     #[test]

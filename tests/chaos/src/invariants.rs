@@ -1,9 +1,11 @@
-//! What must hold after a run, as predicates over the book and history: the invariants of the design
-//! that clients can see.
+//! What must hold after a run: the shared invariants, asked about the book and history, and what only this
+//! run can see.
 
 use crate::book::{Outcome, Pages, SentMessage, ToldMessage};
+use crate::observed::{self, acknowledged};
+use reedi_invariants::{Loss, Violation};
 use reedi_protocol::{ConversationId, MessageId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// What stands in each conversation, oldest first.
 pub type History = HashMap<ConversationId, Vec<ToldMessage>>;
@@ -16,69 +18,68 @@ pub struct Findings {
     pub out_of_order: Vec<String>,
     /// Told to somebody who takes no part, told but not in history, never answered, and the like.
     pub other: Vec<String>,
+    pub history_was_read: bool,
 }
 
 impl Findings {
     pub fn is_clean(&self) -> bool {
-        [&self.lost, &self.doubled, &self.out_of_order, &self.other].into_iter().all(Vec::is_empty)
+        self.history_was_read
+            && [&self.lost, &self.doubled, &self.out_of_order, &self.other].into_iter().all(Vec::is_empty)
     }
+
+    fn take(&mut self, violations: Vec<Violation>) {
+        for violation in violations {
+            let list = match violation.loss {
+                Loss::Lost => &mut self.lost,
+                Loss::Doubled => &mut self.doubled,
+                Loss::OutOfOrder => &mut self.out_of_order,
+                Loss::Other => &mut self.other,
+            };
+            list.push(violation.to_string());
+        }
+    }
+}
+
+/// What can be said without history, which could not be read.
+pub fn check_told(pages: &Pages) -> Findings {
+    let (mut findings, nothing) = (Findings::default(), History::new());
+    let (seen, members) = (observed::seen(pages, &nothing), observed::memberships(pages));
+    findings.take(reedi_invariants::not_one_order(&seen, &observed::log(pages, &nothing), &members));
+    findings.take(reedi_invariants::not_members_only(&seen, &members));
+    everything_answered(pages, &mut findings);
+    findings
 }
 
 /// Everything at once.
 pub fn check(pages: &Pages, history: &History) -> Findings {
-    let mut findings = Findings::default();
-    acked_exactly_once(pages, history, &mut findings);
-    one_order_in_history(pages, history, &mut findings);
-    told_once_and_in_order(pages, &mut findings);
+    let mut findings = Findings { history_was_read: true, ..Findings::default() };
+    let (seen, members) = (observed::seen(pages, history), observed::memberships(pages));
+    let (acked, log) = (observed::acked(pages), observed::log(pages, history));
+    findings.take(reedi_invariants::acked_not_exactly_once(&acked, &observed::rows(pages, history)));
+    findings.take(reedi_invariants::not_one_order(&seen, &log, &members));
+    findings.take(reedi_invariants::not_one_order(&observed::read(history), &[], &[]));
+    findings.take(reedi_invariants::not_members_only(&seen, &members));
+    order_of_sending(pages, history, &mut findings);
     told_what_stands(pages, history, &mut findings);
     everything_answered(pages, &mut findings);
     findings
 }
 
-fn acknowledged(pages: &Pages) -> impl Iterator<Item = (usize, &SentMessage, MessageId)> {
-    pages.sent.iter().enumerate().filter_map(|(number, sent)| match sent.outcome {
-        Outcome::Acknowledged { id, .. } => Some((number, sent, id)),
-        _ => None,
-    })
+/// How many tellings of what was acknowledged are missing now.
+pub fn not_told_yet(pages: &Pages) -> usize {
+    let (nothing, members) = (History::new(), observed::memberships(pages));
+    let (seen, log) = (observed::seen(pages, &nothing), observed::log(pages, &nothing));
+    let broken = reedi_invariants::not_one_order(&seen, &log, &members);
+    broken.iter().filter(|violation| violation.loss == Loss::Lost).count()
 }
 
 fn name(number: usize, sent: &SentMessage) -> String {
     format!("message {number} ({}, {})", sent.conversation, sent.client_message_id)
 }
 
-/// An acknowledged message stands in history exactly once, under the id that was acknowledged; one that
-/// was not acknowledged at most once.
-fn acked_exactly_once(pages: &Pages, history: &History, findings: &mut Findings) {
-    let mut copies: HashMap<usize, Vec<MessageId>> = HashMap::new();
-    let mut ids = HashSet::new();
-    for message in history.values().flatten() {
-        if !ids.insert(message.id) {
-            findings.doubled.push(format!("{} is listed twice in history", message.id));
-        }
-        if let Some(number) = message.number {
-            copies.entry(number).or_default().push(message.id);
-        }
-    }
-    for (number, copies) in copies.iter().filter(|(_, copies)| copies.len() > 1) {
-        let sent = pages.sent.get(*number).map_or_else(String::new, |sent| name(*number, sent));
-        findings.doubled.push(format!("{sent} stands in history {} times: {copies:?}", copies.len()));
-    }
-    for (number, sent, id) in acknowledged(pages) {
-        let stands = copies.get(&number).is_some_and(|copies| copies.contains(&id));
-        if !stands {
-            findings.lost.push(format!("{} was acknowledged as {id}: not in history", name(number, sent)));
-        }
-    }
-}
-
-/// History is in position order, and what one client sent stands in the order of its sending.
-fn one_order_in_history(pages: &Pages, history: &History, findings: &mut Findings) {
-    for (conversation, messages) in history {
-        for pair in messages.windows(2).filter(|pair| pair[0].position >= pair[1].position) {
-            findings
-                .out_of_order
-                .push(format!("history of {conversation}: {} before {}", pair[0].id, pair[1].id));
-        }
+/// What one client sent stands in the order of its sending.
+fn order_of_sending(pages: &Pages, history: &History, findings: &mut Findings) {
+    for messages in history.values() {
         let mut last: HashMap<usize, usize> = HashMap::new();
         for number in messages.iter().filter_map(|message| message.number) {
             let Some(sent) = pages.sent.get(number) else { continue };
@@ -90,48 +91,26 @@ fn one_order_in_history(pages: &Pages, history: &History, findings: &mut Finding
     }
 }
 
-/// Every session is told each acknowledged message of its conversations exactly once, in position
-/// order. What it was sent to read as a page instead counts as told.
-pub fn told_once_and_in_order(pages: &Pages, findings: &mut Findings) {
-    for session in &pages.sessions {
-        for (conversation, told) in &session.told {
-            let mut seen = HashSet::new();
-            for message in told.iter().filter(|message| !seen.insert(message.id)) {
-                findings.doubled.push(format!("{} was told {} twice", session.name, message.id));
-            }
-            for pair in told.windows(2).filter(|pair| pair[0].position > pair[1].position) {
-                let (first, second) = (pair[0].id, pair[1].id);
-                let line = format!("{} was told {first}, then {second} in {conversation}", session.name);
-                findings.out_of_order.push(line);
-            }
-        }
-    }
-    for session in &pages.sessions {
-        let told = session.told.values().flatten().map(|message| message.id);
-        let has: HashSet<MessageId> = told.chain(session.loaded.values().flatten().copied()).collect();
-        let concerns = |sent: &SentMessage| session.conversations.contains(&sent.conversation);
-        for (number, sent, id) in acknowledged(pages).filter(|(_, sent, _)| concerns(sent)) {
-            if !has.contains(&id) {
-                let message = name(number, sent);
-                findings.lost.push(format!("{} was never told {id}, {message}", session.name));
-            }
-        }
-    }
-}
-
-/// What was told stands in history, and was told to participants alone.
+/// What was told stands in history, as what it was told to be; and what was acknowledged is the message
+/// that its sender wrote.
 fn told_what_stands(pages: &Pages, history: &History, findings: &mut Findings) {
     let stands: BTreeSet<MessageId> = history.values().flatten().map(|message| message.id).collect();
+    let written: HashMap<MessageId, Option<usize>> =
+        history.values().flatten().map(|message| (message.id, message.number)).collect();
     for session in &pages.sessions {
-        for (conversation, told) in &session.told {
-            if !session.conversations.contains(conversation) {
-                findings.other.push(format!("{} was told of {conversation}, not its own", session.name));
-            }
-            for message in told.iter().filter(|message| !stands.contains(&message.id)) {
+        for message in session.told.values().flatten() {
+            if !stands.contains(&message.id) {
                 findings.other.push(format!("{} was told {}: not in history", session.name, message.id));
+            } else if written.get(&message.id) != Some(&message.number) {
+                findings.other.push(format!("{} was told {} with another text", session.name, message.id));
             }
         }
         findings.other.extend(session.problems.iter().map(|problem| format!("{}: {problem}", session.name)));
+    }
+    for (number, sent, id) in acknowledged(pages) {
+        if written.get(&id).is_some_and(|written| *written != Some(number)) {
+            findings.other.push(format!("{} was acknowledged as {id}, another text", name(number, sent)));
+        }
     }
 }
 
@@ -150,7 +129,7 @@ fn everything_answered(pages: &Pages, findings: &mut Findings) {
 mod tests {
     use super::*;
     use crate::book::Session;
-    use reedi_protocol::{ConversationKey, Epoch, Position};
+    use reedi_protocol::{AccountId, ConversationKey, Epoch, Position};
     use std::time::{Duration, Instant};
 
     fn key() -> ConversationKey {
@@ -169,15 +148,13 @@ mod tests {
         let sent = messages.iter().map(|message| SentMessage {
             session: 0,
             conversation,
-            client_message_id: String::new(),
+            client_message_id: message.id.to_string(),
             at: Instant::now(),
             outcome: Outcome::Acknowledged { id: message.id, after: Duration::ZERO, is_duplicate: false },
         });
-        let session = Session {
-            conversations: [conversation].into(),
-            told: [(conversation, messages.clone())].into(),
-            ..Session::default()
-        };
+        let mut session = Session::new("a phone".to_owned(), AccountId::new(uuid::Uuid::from_u128(1)));
+        session.conversations.insert(conversation);
+        session.told.insert(conversation, messages.clone());
         let pages = Pages { sent: sent.collect(), sessions: vec![session], ..Pages::default() };
         (pages, [(conversation, messages)].into())
     }
@@ -197,7 +174,7 @@ mod tests {
     fn what_is_missing_is_lost() {
         let (mut pages, mut history) = clean();
         history.values_mut().for_each(|messages| messages.truncate(messages.len().saturating_sub(1)));
-        // And it was told, which it should not have been.
+        // Its other session was told of it, though it does not stand.
         assert_eq!(counts(&pages, &history), [1, 0, 0, 1]);
         let (_, history) = clean();
         pages.sessions[0].told.values_mut().for_each(|told| told.truncate(told.len().saturating_sub(1)));
@@ -210,7 +187,10 @@ mod tests {
     fn what_comes_again_is_doubled() {
         let (pages, mut history) = clean();
         history.values_mut().for_each(|messages| messages.push(message(3, 1)));
-        assert_eq!(counts(&pages, &history), [0, 1, 0, 0]);
+        assert_eq!(counts(&pages, &history), [1, 1, 0, 0], "and nobody was told of the other one");
+        let (pages, mut history) = clean();
+        history.values_mut().for_each(|messages| messages.push(message(2, 1)));
+        assert_eq!(counts(&pages, &history), [0, 2, 0, 0], "it stands twice, and is read twice");
         let (mut pages, history) = clean();
         pages.sessions[0].told.values_mut().for_each(|told| told.push(message(2, 1)));
         assert_eq!(counts(&pages, &history), [0, 1, 0, 0]);
@@ -231,6 +211,45 @@ mod tests {
         let (mut pages, history) = clean();
         pages.sessions[0].conversations.clear();
         pages.sent[1].outcome = Outcome::Waiting;
-        assert_eq!(counts(&pages, &history), [0, 0, 0, 2]);
+        assert_eq!(counts(&pages, &history), [0, 0, 0, 3], "two that it was told, and one answer");
+    }
+
+    #[test]
+    fn without_history_a_run_is_never_clean_and_still_says_what_was_not_told() {
+        let (mut pages, _) = clean();
+        assert!(!check_told(&pages).is_clean());
+        pages.sessions[0].told.clear();
+        assert_eq!(check_told(&pages).lost.len(), 2);
+    }
+
+    #[test]
+    fn what_stands_twice_under_two_ids_is_doubled() {
+        let (mut pages, mut history) = clean();
+        let again = message(3, 1);
+        history.values_mut().for_each(|messages| messages.push(again));
+        pages.sessions[0].told.values_mut().for_each(|told| told.push(again));
+        assert_eq!(counts(&pages, &history), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn what_stands_without_an_acknowledgement_must_be_told_too() {
+        let (mut pages, history) = clean();
+        pages.sent[1].outcome = Outcome::Waiting;
+        pages.sessions[0].told.values_mut().for_each(|told| told.truncate(1));
+        assert_eq!(counts(&pages, &history), [1, 0, 0, 1]);
+        assert_eq!(not_told_yet(&pages), 0, "nobody waits for what nobody was promised");
+        let (mut pages, _) = clean();
+        pages.sessions[0].told.clear();
+        assert_eq!(not_told_yet(&pages), 2);
+    }
+
+    #[test]
+    fn another_text_than_was_written_is_found() {
+        let (mut pages, history) = clean();
+        pages.sessions[0].told.values_mut().for_each(|told| told[0].number = Some(1));
+        assert_eq!(counts(&pages, &history), [0, 0, 0, 1]);
+        let (pages, mut history) = clean();
+        history.values_mut().for_each(|messages| messages[1].number = None);
+        assert_eq!(counts(&pages, &history), [0, 0, 0, 2], "told as another, and acknowledged as another");
     }
 }

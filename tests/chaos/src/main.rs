@@ -11,6 +11,7 @@ mod history;
 mod inject;
 mod invariants;
 mod line;
+mod observed;
 mod patience;
 mod population;
 mod probe;
@@ -31,7 +32,7 @@ use population::Population;
 use probe::Probe;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use report::Counts;
+use report::{Counts, FaultReport};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -119,9 +120,9 @@ async fn run(arguments: &Arguments) -> Result<bool, String> {
     }
     let file = folder.join("findings");
     std::fs::write(&file, report::all(&findings)).map_err(|error| error.to_string())?;
-    let only = arguments.only.as_ref().map(|only| format!(" ONLY={only}")).unwrap_or_default();
+    let only = arguments.only.as_ref().map(|only| format!(" CHAOS_ARGS='--only {only}'")).unwrap_or_default();
     println!("\nchaos: FAILED; findings, logs and data lie in {}", folder.display());
-    println!("chaos: the same faults again: make chaos SECONDS={seconds} SEED={seed}{only}");
+    println!("chaos: the same faults again: make chaos SECONDS_OF_FAULTS={seconds} SEED={seed}{only}");
     Ok(false)
 }
 
@@ -148,7 +149,7 @@ async fn weather(
     let faults = storm(arguments, seed, cluster, &probe, &book).await;
     let _ = stop.send(true);
     let _ = traffic.await;
-    let mut broken = faults.err();
+    let (reports, mut broken) = faults;
     let waiting = traffic::flush(&population).await;
     let missing = settle(&book).await;
     println!("chaos: {waiting} messages wait, {missing} tellings are missing after settling");
@@ -156,13 +157,13 @@ async fn weather(
         Ok(history) => book.read(|pages| invariants::check(pages, &history)),
         Err(error) => {
             broken = Some(broken.map_or(error.clone(), |why| format!("{why}; and history: {error}")));
-            Findings::default()
+            book.read(invariants::check_told)
         }
     };
     findings.other.extend(broken);
     let found = scan::run(cluster, &mark, &folder.join("parts")).await;
     findings.other.extend(found.map_err(|error| format!("files cannot be searched: {error}"))?);
-    report::print(&book.read(Counts::of), &findings);
+    report::print(&book.read(Counts::of), &findings, &reports);
     match Arc::try_unwrap(population) {
         Ok(population) => close(population).await,
         Err(_) => println!("chaos: somebody still holds the people"),
@@ -176,32 +177,31 @@ async fn storm(
     cluster: &mut Cluster,
     probe: &Probe,
     book: &Book,
-) -> Result<(), String> {
+) -> (Vec<FaultReport>, Option<String>) {
     let length = Duration::from_secs(arguments.seconds);
     let until = Instant::now() + length;
-    let healthy = probe.run(&[], Duration::from_secs(30)).await;
-    let healthy = healthy.map_err(|why| format!("the service does not work before any fault: {why}"))?;
-    println!("chaos: the probe takes {:.3} s without a fault", healthy.as_secs_f64());
+    match probe.run(&[], Duration::from_secs(30)).await {
+        Ok(healthy) => println!("chaos: the probe takes {:.3} s without a fault", healthy.as_secs_f64()),
+        Err(why) => return (Vec::new(), Some(format!("the service does not work before any fault: {why}"))),
+    }
     if arguments.only.as_deref() == Some("none") {
         tokio::time::sleep_until(until).await;
-        return cluster.ready().await.map_err(|error| error.to_string());
+        return (Vec::new(), cluster.ready().await.err().map(|error| error.to_string()));
     }
     // A short run shall see many faults, not one that lasts.
     let longest = (length / 8).min(Duration::from_secs(40));
     let random = StdRng::seed_from_u64(seed.wrapping_add(2));
     let mut deck = Deck::new(random, longest, arguments.only.clone());
-    storm::run(cluster, probe, book, &mut deck, until).await.map(drop)
+    let mut reports = Vec::new();
+    let stormed = storm::run(cluster, probe, book, &mut deck, until, &mut reports).await;
+    (reports, stormed.err())
 }
 
 /// Waits until every session has been told everything, and gives how many tellings are missing.
 async fn settle(book: &Book) -> usize {
     let until = Instant::now() + SETTLE_WITHIN;
     loop {
-        let missing = book.read(|pages| {
-            let mut findings = Findings::default();
-            invariants::told_once_and_in_order(pages, &mut findings);
-            findings.lost.len()
-        });
+        let missing = book.read(invariants::not_told_yet);
         if missing == 0 || Instant::now() > until {
             return missing;
         }

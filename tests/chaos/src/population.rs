@@ -97,7 +97,7 @@ impl Population {
                 let name = format!("person-{number}/{part}");
                 let keeps = (number + part).is_multiple_of(FOLDER_ONE_OF);
                 let state = keeps.then(|| folder.join(format!("clients-{part}")));
-                sessions.push(Session::open(book, name, &rest, token.clone(), state).await?);
+                sessions.push(Session::open(book, name, &rest, (account, token.clone()), state).await?);
             }
             people.push(Person { account, rest: own, sessions, conversations: Vec::new() });
         }

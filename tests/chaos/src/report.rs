@@ -36,6 +36,18 @@ impl FaultReport {
     }
 }
 
+/// How long it took after each fault until everything worked again, shortest first.
+pub fn recoveries(reports: &[FaultReport]) -> String {
+    let mut after: Vec<Duration> = reports.iter().filter_map(|report| report.after.clone().ok()).collect();
+    after.sort_unstable();
+    let each: Vec<String> = after.iter().map(|d| format!("{:.1}", d.as_secs_f64())).collect();
+    format!(
+        "recovery      {:>8}  faults, seconds until all was well after each: {}",
+        reports.len(),
+        each.join(" ")
+    )
+}
+
 /// The counts of a run.
 #[derive(Debug)]
 pub struct Counts {
@@ -84,8 +96,8 @@ impl Counts {
     }
 }
 
-/// Prints counts and findings.
-pub fn print(counts: &Counts, findings: &Findings) {
+/// Prints counts and findings. Where history could not be read, it says so.
+pub fn print(counts: &Counts, findings: &Findings, reports: &[FaultReport]) {
     println!();
     println!("sessions' connections {}, conversations reset {}", counts.connections, counts.resets);
     println!(
@@ -98,10 +110,11 @@ pub fn print(counts: &Counts, findings: &Findings) {
     println!("sent          {:>8}", counts.sent);
     println!("acknowledged  {:>8}  ({} of them by a repeat)", counts.acknowledged, counts.repeated);
     println!("delivered     {:>8}", counts.delivered);
-    println!("lost          {:>8}", findings.lost.len());
-    println!("doubled       {:>8}", findings.doubled.len());
-    println!("out of order  {:>8}", findings.out_of_order.len());
+    println!("lost          {:>8}{}", findings.lost.len(), not_read(findings));
+    println!("doubled       {:>8}{}", findings.doubled.len(), not_read(findings));
+    println!("out of order  {:>8}{}", findings.out_of_order.len(), not_read(findings));
     println!("other         {:>8}", findings.other.len());
+    println!("{}", recoveries(reports));
     for (what, lines) in kinds(findings) {
         for line in lines.iter().take(PRINTED) {
             println!("  {what}: {line}");
@@ -110,6 +123,10 @@ pub fn print(counts: &Counts, findings: &Findings) {
             println!("  {what}: and {} more", lines.len() - PRINTED);
         }
     }
+}
+
+fn not_read(findings: &Findings) -> &'static str {
+    if findings.history_was_read { "" } else { "  (of what sessions were told; history was NOT READ)" }
 }
 
 /// All findings, one line each.

@@ -4,7 +4,7 @@ use crate::book::Book;
 use crate::patience::patiently;
 use reedi_client::{Client, Link, Page, Rest, Token, Update, Updates};
 use reedi_protocol::event::ServerEvent;
-use reedi_protocol::{ConversationId, limits};
+use reedi_protocol::{AccountId, ConversationId, limits};
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,15 +26,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects `token`'s account by way of `rest`'s address.
+    /// Connects an account by way of `rest`'s address.
     pub async fn open(
         book: &Book,
         name: String,
         rest: &Rest,
-        token: Token,
+        (account, token): (AccountId, Token),
         folder: Option<PathBuf>,
     ) -> Result<Self, reedi_client::ConnectError> {
-        let number = book.open_session(name);
+        let number = book.open_session(name, account);
         let builder = Client::builder(&rest.endpoint().to_string()).rest(rest.clone()).token(token);
         let (client, updates) = builder
             .state_dir(folder)

@@ -14,15 +14,19 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 /// Quiet between faults, so that each meets a service that works.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Lets faults happen until `until`. Gives what did not recover, at which the storm ends.
+/// Lets faults happen until `until`, and writes each into `reports`.
+///
+/// # Errors
+/// What did not recover, at which the storm ends.
 pub async fn run(
     cluster: &mut Cluster,
     probe: &Probe,
     book: &Book,
     deck: &mut Deck,
     until: Instant,
-) -> Result<Vec<FaultReport>, String> {
-    let (begun, mut reports) = (Instant::now(), Vec::new());
+    reports: &mut Vec<FaultReport>,
+) -> Result<(), String> {
+    let begun = Instant::now();
     while Instant::now() < until {
         let faults = deck.deal();
         if faults.is_empty() {
@@ -45,7 +49,7 @@ pub async fn run(
         sleep(QUIET).await;
         println!("                {}", book.read(Counts::of).progress());
     }
-    Ok(reports)
+    Ok(())
 }
 
 type Recovery = (Option<Duration>, Result<Duration, String>);

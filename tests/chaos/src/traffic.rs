@@ -11,9 +11,9 @@ use tokio::time::{sleep_until, timeout};
 
 /// The longest text, in characters.
 const PADDING_MOST: usize = 400;
-/// For every outbox to empty after the last message: a client waits up to 30 s before a message that was
-/// refused several times is sent again.
-const FLUSH_WITHIN: Duration = Duration::from_secs(75);
+/// For every outbox to empty after the last message: what waits behind one another goes one at a time, and
+/// a client waits up to 5 s before it sends again what was refused.
+const FLUSH_WITHIN: Duration = Duration::from_secs(60);
 
 /// Sends `per_second` messages a second over all people until `stop`.
 pub async fn run(

@@ -1,0 +1,138 @@
+//! Keepers over an ownership that answers slowly, on a paused clock.
+
+use super::*;
+use crate::ownership::LEASE_MS;
+use crate::ownership::in_process::InProcessOwnership;
+use crate::ownership::simulated::SimulatedOwnership;
+use crate::runtime::fault::{Faults, Lines, Process, Trace};
+
+const UNITS: u16 = 64;
+const ROLE: ShardedRole = ShardedRole::Delivery;
+
+/// One worker with a keeper that runs.
+struct Worker {
+    name: String,
+    owned: watch::Receiver<Owned>,
+    shutdown: Shutdown,
+    keeping: tokio::task::JoinHandle<()>,
+}
+
+/// Begins to keep leases of `ownership`, each call of which takes up to `latency` there and as much back.
+fn begin(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
+    let faults = Faults { latency, ..Faults::default() };
+    let process = Process::new(name, faults, Trace::new(Lines::Hashed));
+    let keeper = Keeper {
+        ownership: Ownership::Simulated(SimulatedOwnership::new(ownership.clone(), process)),
+        role: ROLE,
+        units: LeaseUnits::new(UNITS).unwrap(),
+        worker: name.to_owned(),
+        metrics: Metrics::new(),
+    };
+    let ((tell, owned), shutdown) = (watch::channel(Owned::default()), Shutdown::new());
+    let keeping = tokio::spawn(keeper.run(tell, shutdown.clone()));
+    Worker { name: name.to_owned(), owned, shutdown, keeping }
+}
+
+impl Worker {
+    fn owns(&self) -> Owned {
+        self.owned.borrow().clone()
+    }
+
+    /// Waits until it owns `shards` shards. Gives how long that took.
+    async fn until_it_owns(&mut self, shards: usize, within: Duration) -> Duration {
+        let begun = Instant::now();
+        let owning = self.owned.wait_for(|owned| owned.iter().count() == shards);
+        let owns = tokio::time::timeout(within, owning).await.is_ok();
+        assert!(
+            owns,
+            "{} owns {} of {shards} shards after {within:?}",
+            self.name,
+            self.owns().iter().count()
+        );
+        begun.elapsed()
+    }
+
+    /// Looks for as long as `time` that it loses nothing.
+    async fn keeps_all(&mut self, time: Duration) {
+        let (before, until) = (self.owns(), Instant::now() + time);
+        while let Ok(changed) = tokio::time::timeout_at(until, self.owned.changed()).await {
+            changed.unwrap();
+            let now = self.owns();
+            let lost =
+                before.iter().filter(|(shard, generation)| now.generation(*shard) != Some(*generation));
+            assert_eq!(
+                lost.count(),
+                0,
+                "{} lost shards after {:?}",
+                self.name,
+                time - (until - Instant::now())
+            );
+        }
+    }
+
+    async fn leave(self) -> Duration {
+        let begun = Instant::now();
+        self.shutdown.drain();
+        self.keeping.await.unwrap();
+        begun.elapsed()
+    }
+}
+
+/// One after the other, 64 leases take 13 s where an answer takes 200 ms: the first ran out before the
+/// last was there, and so on for ever.
+#[tokio::test(start_paused = true)]
+async fn all_leases_of_a_lone_worker_are_held_soon_and_none_runs_out_meanwhile() {
+    let ownership = InProcessOwnership::default();
+    let mut worker = begin("lone", &ownership, Duration::from_millis(200));
+    worker.until_it_owns(256, Duration::from_secs(5)).await;
+    worker.keeps_all(Duration::from_secs(300)).await;
+}
+
+/// Announcing, leading and planning are five questions, which together take longer than a lease may wait.
+#[tokio::test(start_paused = true)]
+async fn a_leader_with_much_to_ask_does_not_lose_its_own() {
+    let ownership = InProcessOwnership::default();
+    let mut worker = begin("leader", &ownership, Duration::from_millis(900));
+    worker.until_it_owns(256, Duration::from_secs(30)).await;
+    worker.keeps_all(Duration::from_secs(300)).await;
+}
+
+/// Where answers are slow, a renewal may come back after its lease was given back: who has let go of a
+/// unit must not take it for its own again.
+#[tokio::test(start_paused = true)]
+async fn no_unit_has_two_owners_while_workers_come_and_go() {
+    let ownership = InProcessOwnership::default();
+    let slowly = |name: &str| begin(name, &ownership, Duration::from_millis(900));
+    let mut workers = vec![slowly("one")];
+    workers[0].until_it_owns(256, Duration::from_secs(30)).await;
+    for name in ["two", "three", "four"] {
+        workers.push(slowly(name));
+        let until = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < until {
+            let owners: Vec<Owned> = workers.iter().map(Worker::owns).collect();
+            for shard in Shard::all() {
+                let owners = owners.iter().filter(|owned| owned.generation(shard).is_some()).count();
+                assert!(owners <= 1, "{owners} workers take shard {} for their own", shard.0);
+            }
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        let shares: Vec<usize> = workers.iter().map(|worker| worker.owns().iter().count()).collect();
+        assert_eq!(shares.iter().sum::<usize>(), 256, "{shares:?}");
+        assert!(shares.iter().all(|share| share.abs_diff(256 / workers.len()) <= 4), "{shares:?}");
+    }
+}
+
+/// Who leaves gives its leases back together, well before they would run out.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_leaves_gives_everything_back_at_once() {
+    let ownership = InProcessOwnership::default();
+    let latency = Duration::from_millis(200);
+    let mut worker = begin("one", &ownership, latency);
+    worker.until_it_owns(256, Duration::from_secs(60)).await;
+    let left = worker.leave().await;
+    assert!(left < Duration::from_millis(LEASE_MS / 4), "it took {left:?} to leave");
+    use crate::ownership::OwnershipPort as _;
+    assert_eq!(ownership.holders(ROLE).await, Ok(BTreeMap::new()));
+    let mut heir = begin("two", &ownership, latency);
+    heir.until_it_owns(256, Duration::from_secs(5)).await;
+}

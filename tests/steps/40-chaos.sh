@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# usage: tests/steps/40-chaos.sh     The short form of `make chaos`: CHAOS_SECONDS (120) of faults.
+#
+# Real processes on components of its own in .cache/chaos; `make chaos` says how to replay what it finds. It prints its
+# report and fails where anything acknowledged was lost, doubled or out of order, or did not work again within 60 s.
+# All of it ends when this script does, and within 15 minutes.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${CHAOS_SECONDS:-120}
+built=${CARGO_TARGET_DIR:-target}/simulate
+folder=.cache/chaos
+cargo build --quiet --profile simulate --locked -p reedi -p reedi-chaos
+
+status=0 chaos=""
+end() {
+  [ -z "$chaos" ] || kill -TERM "$chaos" 2>/dev/null || true
+  [ ! -e "$folder/parts/.components" ] || tests/components/stop.sh --state "$folder/parts" || true
+}
+trap end EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Starting takes a minute, settling and reading history at most three.
+timeout --kill-after=20 "$((seconds + 600))" "$built/reedi-chaos" --seconds "$seconds" ${CHAOS_SEED:+--seed "$CHAOS_SEED"} \
+  --reedi "$built/reedi" --components tests/components --folder "$folder" &
+chaos=$!
+wait "$chaos" || status=$?
+chaos=""
+[ "$status" != 124 ] || echo "it did not end within $((seconds + 600)) s" >&2
+exit "$status"
