@@ -24,7 +24,8 @@ pub mod watermarks;
 pub mod wire;
 
 use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError, ToEdge};
-use crate::log::{Log, LogPort};
+use crate::log::Log;
+use crate::log::measure::measure;
 use crate::people::People;
 use crate::presence::PresenceStore;
 use crate::rate_limit::RateLimit;
@@ -205,13 +206,7 @@ impl Edge {
     async fn measure_clock(self: Arc<Self>) {
         let pause_when_away = Duration::from_secs(1);
         loop {
-            let asked = Instant::now();
-            let within = Duration::from_secs(5);
-            let answer = tokio::time::timeout(within, self.appender.log.now()).await;
-            let answered = matches!(answer, Ok(Ok(_)));
-            if let Ok(Ok(log_time)) = answer {
-                self.clock.measured(log_time, asked.elapsed());
-            }
+            let answered = measure(&self.appender.log, &self.clock, &self.metrics).await;
             self.log_answers.store(answered, Ordering::Relaxed);
             // Asked far more often than the clock drifts: it is also how readiness learns of the log.
             let pause = if answered { MEASURE_EVERY.min(Duration::from_secs(2)) } else { pause_when_away };
