@@ -7,6 +7,7 @@ pub mod authenticate;
 pub mod command;
 pub mod connection;
 pub mod coverage;
+pub mod degraded;
 pub mod deliver;
 pub mod drain;
 pub mod fleeting;
@@ -108,6 +109,7 @@ pub struct Edge {
     next_session: AtomicU64,
     started: Instant,
     log_answers: AtomicBool,
+    degraded: degraded::Degraded,
 }
 
 impl Edge {
@@ -148,6 +150,7 @@ impl Edge {
             next_session: AtomicU64::new(1),
             started: Instant::now(),
             log_answers: AtomicBool::new(false),
+            degraded: degraded::Degraded::default(),
         })
     }
 
@@ -166,6 +169,7 @@ impl Edge {
             tokio::spawn(self.watermarks.clone().run()),
             tokio::spawn(fleeting::run(self.clone())),
             tokio::spawn(connection::sweep::run(self.clone())),
+            tokio::spawn(degraded::run(self.clone())),
         ])
     }
 

@@ -4,6 +4,7 @@
 
 mod client;
 mod cluster;
+mod degraded;
 mod groups;
 mod judge;
 mod observed;
