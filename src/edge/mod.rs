@@ -13,6 +13,7 @@ pub mod drain;
 pub mod fleeting;
 pub mod listener;
 pub mod newest;
+pub mod place;
 pub mod query;
 pub mod refused;
 pub mod rest;

@@ -1,6 +1,7 @@
 //! Resume: what happened since a client's checkpoint, then live (rule P6).
 
 use super::command::socket::ok;
+use super::place::Named;
 use super::query::events::{Page, page};
 use super::refused::{Outcome, Refused};
 use super::session::{OutFrame, Session};
@@ -11,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::Answer;
-use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, limits};
+use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, Shard, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ const AT_ONCE: usize = 8;
 /// Replays what was missed and lets live frames follow.
 ///
 /// # Errors
-/// The checkpoint or a cursor is not one of ours.
+/// The checkpoint or a cursor is not one of ours, or beyond the log.
 pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> Outcome<Answer> {
     let begun = Instant::now();
     let checkpoint: Option<Checkpoint> = match &command.checkpoint {
@@ -32,6 +33,10 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     let cursors = cursors(command)?;
     let up_to = session.begin_resume(&edge.coverage.lock());
     let up_to = up_to.ok_or_else(|| Refused::new(ErrorCode::Conflict, "A resume is going on already."))?;
+    if let Err(refused) = check(edge, session, checkpoint.as_ref(), &cursors).await {
+        session.release();
+        return Err(refused);
+    }
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     session.owes(replayed.is_err());
     let mut ahead = 0;
@@ -49,6 +54,32 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     session.release();
     edge.metrics.resume.observe(begun.elapsed().as_secs_f64());
     Ok(ok(serde_json::Map::new()))
+}
+
+/// Refuses places that the log has not come to: nothing could be told from there, and all be missed.
+async fn check(
+    edge: &Edge,
+    session: &Session,
+    checkpoint: Option<&Checkpoint>,
+    cursors: &HashMap<ConversationKey, Position>,
+) -> Outcome<()> {
+    let mut named: Vec<Named> = cursors
+        .iter()
+        .map(|(key, position)| Named {
+            shard: key.shard(),
+            position: *position,
+            pointer: format!("/cursors/{}", key.conversation_id()).into(),
+        })
+        .collect();
+    if let Some(checkpoint) = checkpoint {
+        let places = Shard::all().map(|shard| (shard, checkpoint.get(shard)));
+        named.extend(places.map(|(shard, position)| Named {
+            shard,
+            position,
+            pointer: "/checkpoint".into(),
+        }));
+    }
+    edge.check_places(session.account, named).await
 }
 
 fn cursors(command: &Resume) -> Outcome<HashMap<ConversationKey, Position>> {

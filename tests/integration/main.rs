@@ -24,6 +24,7 @@ macro_rules! on_both {
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beyond;
 mod changes;
 mod connection;
 mod conversations;
