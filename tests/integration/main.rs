@@ -25,6 +25,7 @@ macro_rules! on_both {
 mod support;
 
 mod beyond;
+mod bytes;
 mod changes;
 mod connection;
 mod conversations;
