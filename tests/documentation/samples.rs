@@ -424,8 +424,8 @@ fn other_events() -> Vec<(ServerEvent, &'static str)> {
             ServerEvent::Degraded { degraded: true, lacks: vec![Lack::History] },
             "What does not work at this server for now; `false` and an empty list once all does again. `sends`: the log is \
              away, sends and changes are refused and nothing new is told. `history`: the store is away, messages come and \
-             go, history, lists and resumes do not. Told when that changes, at most every two seconds, and to whoever connects meanwhile; it \
-             ends with the connection.",
+             go, history, lists and resumes do not. Told when that changes, at most every two seconds, and to whoever \
+             connects meanwhile; it ends with the connection.",
         ),
         (
             ServerEvent::Error {
