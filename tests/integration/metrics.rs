@@ -4,7 +4,7 @@
 use crate::support::backend::Backend;
 use crate::support::cluster::{self, Cluster, Node, WITHIN};
 use crate::support::person::{Scene, http, now_ms, token};
-use crate::support::session::{Session, try_open};
+use crate::support::session::Session;
 use bytes::Bytes;
 use reedi::edge_link::{Coverage, EdgeLinkPort, Generation, ToEdge, WorkerId};
 use reedi::log::embedded::EmbeddedLog;
@@ -16,6 +16,8 @@ use reedi_protocol::{CloseCode, Epoch, ErrorCode, Position, Shard, Timestamp};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How far the log's clock is ahead of this machine's in this test.
@@ -193,26 +195,38 @@ async fn talk(scene: &Scene, narrow: &Node) -> Vec<Box<dyn std::any::Any>> {
     }
     assert!(refused, "nothing limits");
     // One who does not read, until more waits than the system's buffers take.
-    let deaf = try_open(&url, Some(&bob.token)).await.unwrap_or_else(|error| panic!("{error}"));
+    let deaf = upgrade(&url, Some(&bob.token)).await;
     let large = json!({ "content": "x".repeat(60_000), "messageType": "text" });
     let until_it_waits = async {
-        loop {
-            alice.at(0).post(&path, &large).await.expect(201);
-            let waiting = narrow.member().edge.as_ref().expect("an edge").metrics.outbox_frames.get();
-            if waiting > 0 {
-                return;
+        let waiting = || narrow.member().edge.as_ref().expect("an edge").metrics.outbox_frames.get();
+        while waiting() == 0 {
+            let at = alice.at(0);
+            let some = (0..8).map(|_| at.post(&path, &large));
+            for sent in futures_util::future::join_all(some).await {
+                sent.expect(201);
             }
         }
     };
     timeout(WITHIN, until_it_waits).await.expect("frames wait for who does not read");
     // One who has not said who it is.
-    let address = scene.urls[0].trim_start_matches("http://").to_owned();
-    let mut silent = tokio::net::TcpStream::connect(address).await.expect("a connection");
-    let upgrade = "GET /api/messages/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut silent, upgrade.as_bytes()).await.expect("it is sent");
+    let silent = upgrade(&scene.urls[0], None).await;
     let sessions: [Session; 2] = [listening, second];
     vec![Box::new(sessions), Box::new(deaf), Box::new(silent)]
+}
+
+/// A WebSocket that nobody reads, with as little room as the system allows.
+async fn upgrade(url: &str, token: Option<&str>) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    let address = url.trim_start_matches("http://").parse().expect("an address");
+    let mut stream = socket.connect(address).await.expect("a connection");
+    let bearer = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+    let head = format!(
+        "GET /api/messages/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{bearer}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("it is sent");
+    stream
 }
 
 /// What nobody does who is well: records that count for nothing, and batches that do not join on.

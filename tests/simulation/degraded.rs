@@ -3,8 +3,8 @@
 use crate::cluster::{Cluster, EdgeProcess, Shape};
 use crate::seed::{account, simulate};
 use crate::wire::Line;
-use reedi::log::tick::tick;
 use reedi::log::Append;
+use reedi::log::tick::tick;
 use reedi::ownership::ShardedRole;
 use reedi::runtime::clock::LogClock;
 use reedi::runtime::fault::{Faults, Lines};
