@@ -193,6 +193,7 @@ pub fn start_writer(shared: &Shared) -> Running {
         store: shared.store.clone(),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
+        erase_after: crate::writer::erase::AFTER,
     };
     let name = format!("writer-{:016x}", random::rng().next_u64());
     let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name);

@@ -163,6 +163,7 @@ impl ClientBuilder {
             options: self.session,
             credentials: self.credentials.unwrap_or(Credentials::Token(token)),
             backoff: Backoff::new(self.session.reconnect_first, self.session.reconnect_most),
+            lacking: false,
         };
         tokio::spawn(session::run(core));
         Ok((Client { account, shared, requests }, Updates::new(receive_items, state.store)))

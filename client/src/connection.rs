@@ -14,7 +14,7 @@ use crate::update::{Link, Update};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use reedi_protocol::command::name;
-use reedi_protocol::event::ServerEvent;
+use reedi_protocol::event::{Lack, ServerEvent};
 use reedi_protocol::frame::{Answer, ServerFrame};
 use reedi_protocol::{CloseCode, ConversationId, ErrorCode, Position, limits};
 use std::collections::VecDeque;
@@ -110,6 +110,8 @@ impl<'a> Connection<'a> {
 
     async fn serve(&mut self) -> Result<(), Closed> {
         self.core.outlet.tell(Update::Link(Link::Connected));
+        // Of a server that lacks nothing a new connection is told nothing.
+        self.lacks(Vec::new());
         self.begin().await?;
         loop {
             self.send_due().await?;
@@ -216,6 +218,9 @@ impl<'a> Connection<'a> {
             self.resumes_in_vain = self.resumes_in_vain.saturating_add(1);
             return self.core.outlet.tell(Update::Link(Link::Behind { reason }));
         }
+        if let ServerEvent::Degraded { lacks, .. } = event {
+            return self.lacks(lacks);
+        }
         let mut told = Vec::new();
         self.core.timelines.receive(event, &mut told);
         self.tell(told);
@@ -227,6 +232,13 @@ impl<'a> Connection<'a> {
         if progress {
             let timelines = &self.core.timelines;
             self.core.outlet.save(|| timelines.saved());
+        }
+    }
+
+    fn lacks(&mut self, lacks: Vec<Lack>) {
+        if self.core.lacking || !lacks.is_empty() {
+            self.core.lacking = !lacks.is_empty();
+            self.core.outlet.tell(Update::Lacks(lacks));
         }
     }
 

@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) options: SessionOptions,
     pub(crate) credentials: Credentials,
     pub(crate) backoff: Backoff,
+    /// Whether the application was told that something does not work.
+    pub(crate) lacking: bool,
 }
 
 /// What comes after a connection, or after a try.

@@ -5,7 +5,7 @@ use crate::credentials::Token;
 use crate::error::SendError;
 use crate::timeline::Saved;
 use reedi_protocol::ConversationId;
-use reedi_protocol::event::ServerEvent;
+use reedi_protocol::event::{Lack, ServerEvent};
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -46,6 +46,9 @@ pub enum Update {
     /// again. A server that answers 404 says that this account takes part no more.
     Reset(ConversationId),
     Link(Link),
+    /// What does not work at the server for now; empty once all does again. Whoever sends meanwhile need
+    /// do nothing: messages wait in the outbox.
+    Lacks(Vec<Lack>),
     /// A message will not be sent, and nobody waits for its ticket: it came from an earlier process,
     /// or its ticket was dropped.
     NotSent {

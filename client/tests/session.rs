@@ -3,7 +3,8 @@
 mod support;
 
 use reedi_client::{AuthenticateBy, Endpoint, RawConnection, Socket, SocketOptions};
-use reedi_client::{Client, ClientBuilder, Ended, Link, Update};
+use reedi_client::{Client, ClientBuilder, Ended, Link, Update, Updates};
+use reedi_protocol::event::Lack;
 use reedi_protocol::{Checkpoint, CloseCode, ConversationId, ConversationKey, Epoch, Position, Shard};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -259,4 +260,29 @@ async fn a_raw_connection_carries_frames_both_ways_and_tells_its_end() {
     assert_eq!(frames.recv().await.unwrap(), r#"{"ack":1}"#);
     peer.close(4408, "slow").await;
     assert_eq!(raw.ended().await.close_code(), Some(CloseCode::SlowConsumer));
+}
+
+#[tokio::test]
+async fn what_a_server_lacks_is_told_until_it_does_not_or_another_one_answers() {
+    let mut server = Server::start().await;
+    let (_client, mut updates) = client(&server).connect().await.unwrap();
+    let mut peer = server.accept().await;
+    let degraded = |lacks: &[&str]| json!({"event": "degraded", "data": {"degraded": !lacks.is_empty(), "lacks": lacks}});
+    let lacking = async |updates: &mut Updates| match until(updates, |u| matches!(u, Update::Lacks(_))).await
+    {
+        Update::Lacks(lacks) => lacks,
+        other => panic!("{other:?}"),
+    };
+    peer.send(degraded(&["sends"])).await;
+    assert_eq!(lacking(&mut updates).await, [Lack::Sends]);
+    peer.send(degraded(&["sends", "history"])).await;
+    assert_eq!(lacking(&mut updates).await, [Lack::Sends, Lack::History]);
+    peer.send(degraded(&[])).await;
+    assert_eq!(lacking(&mut updates).await, []);
+    peer.send(degraded(&["history"])).await;
+    assert_eq!(lacking(&mut updates).await, [Lack::History]);
+    // A server that lacks nothing says nothing.
+    peer.close(1001, "").await;
+    let _peer = server.accept().await;
+    assert_eq!(lacking(&mut updates).await, []);
 }

@@ -11,6 +11,16 @@ pub enum PresenceStatus {
     Offline,
 }
 
+/// What does not work while a part of the service is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Lack {
+    /// The log is away: sends and changes are refused for now, and nothing new is told.
+    Sends,
+    /// The store is away: messages come and go, but what was before cannot be read for now.
+    History,
+}
+
 /// Place of a durable event in its conversation, and of the one before where it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -126,9 +136,12 @@ pub enum ServerEvent {
     Checkpoint {
         checkpoint: Checkpoint,
     },
-    /// The store is away: sends and live events go on, history does not.
+    /// Something does not work for now, or works again: `lacks` is all that does not. It holds until the
+    /// next of these, and as long as the connection.
     Degraded {
         degraded: bool,
+        #[serde(default)]
+        lacks: Vec<Lack>,
     },
     Error {
         code: crate::ErrorCode,

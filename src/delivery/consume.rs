@@ -7,6 +7,7 @@ use super::own_shards::{Collected, Standing};
 use super::routes::{Learnt, Routes};
 use crate::domain::record::{Entry, NotAnEvent};
 use crate::edge_link::{Coverage, EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
+use crate::log::lag::Lag;
 use crate::log::{LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
@@ -49,11 +50,12 @@ pub struct Consumer {
     membership: Membership,
     fan_out: FanOut,
     fresh: Vec<Shard>,
+    lag: Lag,
 }
 
 impl Consumer {
     #[must_use]
-    pub fn new(delivery: Delivery, slice: Slice) -> Self {
+    pub fn new(delivery: Delivery, slice: Slice, lag: Lag) -> Self {
         Self {
             delivery,
             slice,
@@ -62,6 +64,7 @@ impl Consumer {
             membership: Membership::default(),
             fan_out: FanOut::default(),
             fresh: Vec::new(),
+            lag,
         }
     }
 
@@ -78,10 +81,14 @@ impl Consumer {
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
         self.adopt(mine);
+        self.lag.stops(self.shards.keys().copied().collect());
         if !self.fresh.is_empty() {
             self.begin_fresh(inbound).await?;
         }
         let mut reader = self.reader().await?;
+        if let (Some(reader), Some(from)) = (&reader, self.shards.values().map(|s| s.read).min()) {
+            self.lag.begins(self.shards.keys().copied().collect(), from, reader.is_drained());
+        }
         backoff.reset();
         let mut heartbeat = tokio::time::interval(HEARTBEAT_BUSY);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,7 +108,13 @@ impl Consumer {
                     self.flush(true).await;
                 }
                 records = next(&mut reader) => {
-                    self.push(records?).await;
+                    let records = records?;
+                    self.lag.has_in_hand(&records);
+                    let last = records.last().map(|record| (record.position, record.log_time));
+                    self.push(records).await;
+                    if let (Some(reader), Some((position, time))) = (&reader, last) {
+                        self.lag.is_done(position, time, reader.is_drained());
+                    }
                 }
             }
         }

@@ -201,4 +201,21 @@ mod tests {
         assert_eq!(covered(frames.recv().await), 1);
         assert_eq!(covered(frames.recv().await), 2);
     }
+
+    #[tokio::test]
+    async fn a_batch_that_an_edge_has_no_room_for_is_counted() {
+        let link = EdgeLink::InProcess(InProcessLink::default());
+        let _unread = link.listen_as_edge(EDGE).await.unwrap();
+        for _ in 0..crate::edge_link::QUEUE_FRAMES {
+            link.to_edge(EDGE, ToEdge::Collect { worker: WORKER }).await.unwrap();
+        }
+        let mut routes = Routes::default();
+        routes.snapshot(EDGE, 1, vec![AccountId::new(uuid::Uuid::from_u128(1))], HashMap::new());
+        let at = Position::new(Epoch::FIRST, 1).unwrap();
+        let shards = [(Shard(9), Standing { generation: Generation(1), pushed: at, read: at })].into();
+        let (mut fan_out, metrics) = (FanOut::default(), Metrics::new());
+        fan_out.flush(WORKER, &link, &mut routes, &shards, &metrics, false).await;
+        let counted = "reedi_frames_dropped_total{queue=\"edge_link\"} 1";
+        assert!(metrics.encode().lines().any(|line| line == counted), "{}", metrics.encode());
+    }
 }

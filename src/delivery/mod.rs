@@ -8,6 +8,7 @@ pub mod own_shards;
 pub mod routes;
 
 use crate::edge_link::{EdgeLink, EdgeLinkPort, ToWorkers, WorkerId};
+use crate::log::lag::{Lag, Role};
 use crate::log::{Log, LogPort, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
@@ -65,12 +66,27 @@ impl Delivery {
     async fn run_slice(
         self,
         slice: Slice,
+        owned: watch::Receiver<Owned>,
+        inbound: mpsc::Receiver<ToWorkers>,
+        shutdown: Shutdown,
+    ) {
+        let lag = Lag::default();
+        let telling = lag.clone().tell(self.log.clone(), slice, self.metrics.clone(), Role::Delivery);
+        let consumer = Consumer::new(self.clone(), slice, lag);
+        tokio::select! {
+            () = self.consume(consumer, owned, inbound, shutdown) => {}
+            () = telling => {}
+        }
+    }
+
+    async fn consume(
+        &self,
+        mut consumer: Consumer,
         mut owned: watch::Receiver<Owned>,
         mut inbound: mpsc::Receiver<ToWorkers>,
         shutdown: Shutdown,
     ) {
         let mut backoff = Backoff::for_parts();
-        let mut consumer = Consumer::new(self.clone(), slice);
         loop {
             // Without its keeper a worker owns nothing any more, and is never told so.
             if shutdown.is_draining() || owned.has_changed().is_err() {

@@ -131,6 +131,12 @@ impl CoverageBook {
         checkpoint
     }
 
+    /// The same for one shard.
+    #[must_use]
+    pub fn through_of(&self, shard: Shard) -> Position {
+        self.shards[shard.index()].map_or(Position::START, |covered| covered.through)
+    }
+
     /// The same as a list of the shards that were heard of, for a worker that is new.
     #[must_use]
     pub fn through_list(&self) -> Vec<(Shard, Position)> {

@@ -7,12 +7,14 @@ pub mod authenticate;
 pub mod command;
 pub mod connection;
 pub mod coverage;
+pub mod degraded;
 pub mod deliver;
 pub mod drain;
 pub mod fleeting;
 pub mod listener;
 pub mod newest;
 pub mod outbox;
+pub mod place;
 pub mod query;
 pub mod refused;
 pub mod rest;
@@ -25,7 +27,8 @@ pub mod watermarks;
 pub mod wire;
 
 use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError, ToEdge};
-use crate::log::{Log, LogPort};
+use crate::log::Log;
+use crate::log::measure::measure;
 use crate::people::People;
 use crate::presence::PresenceStore;
 use crate::rate_limit::RateLimit;
@@ -108,6 +111,7 @@ pub struct Edge {
     next_session: AtomicU64,
     started: Instant,
     log_answers: AtomicBool,
+    degraded: degraded::Degraded,
 }
 
 impl Edge {
@@ -148,6 +152,7 @@ impl Edge {
             next_session: AtomicU64::new(1),
             started: Instant::now(),
             log_answers: AtomicBool::new(false),
+            degraded: degraded::Degraded::default(),
         })
     }
 
@@ -166,6 +171,7 @@ impl Edge {
             tokio::spawn(self.watermarks.clone().run()),
             tokio::spawn(fleeting::run(self.clone())),
             tokio::spawn(connection::sweep::run(self.clone())),
+            tokio::spawn(degraded::run(self.clone())),
         ])
     }
 
@@ -206,13 +212,7 @@ impl Edge {
     async fn measure_clock(self: Arc<Self>) {
         let pause_when_away = Duration::from_secs(1);
         loop {
-            let asked = Instant::now();
-            let within = Duration::from_secs(5);
-            let answer = tokio::time::timeout(within, self.appender.log.now()).await;
-            let answered = matches!(answer, Ok(Ok(_)));
-            if let Ok(Ok(log_time)) = answer {
-                self.clock.measured(log_time, asked.elapsed());
-            }
+            let answered = measure(&self.appender.log, &self.clock, &self.metrics).await;
             self.log_answers.store(answered, Ordering::Relaxed);
             // Asked far more often than the clock drifts: it is also how readiness learns of the log.
             let pause = if answered { MEASURE_EVERY.min(Duration::from_secs(2)) } else { pause_when_away };

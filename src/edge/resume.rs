@@ -1,6 +1,7 @@
 //! Resume: what happened since a client's checkpoint, then live (rule P6).
 
 use super::command::socket::ok;
+use super::place::Named;
 use super::query::events::{Page, page};
 use super::refused::{Outcome, Refused};
 use super::session::{OutFrame, Session};
@@ -11,7 +12,7 @@ use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::Answer;
-use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, limits};
+use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, Shard, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ const PAGE: usize = 100;
 /// Replays what was missed and lets live frames follow.
 ///
 /// # Errors
-/// The checkpoint or a cursor is not one of ours.
+/// The checkpoint or a cursor is not one of ours, or beyond the log.
 pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> Outcome<Answer> {
     let begun = Instant::now();
     let checkpoint: Option<Checkpoint> = match &command.checkpoint {
@@ -32,6 +33,7 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
         None => None,
     };
     let cursors = cursors(command)?;
+    check(edge, session, checkpoint.as_ref(), &cursors).await?;
     let Some(up_to) = session.begin_resume() else {
         return Err(Refused::new(ErrorCode::Conflict, "An earlier resume is going on, or not yet read."));
     };
@@ -51,6 +53,32 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     session.release();
     edge.metrics.resume.observe(begun.elapsed().as_secs_f64());
     Ok(ok(serde_json::Map::new()))
+}
+
+/// Refuses places that the log has not come to: nothing could be told from there, and all be missed.
+async fn check(
+    edge: &Edge,
+    session: &Session,
+    checkpoint: Option<&Checkpoint>,
+    cursors: &HashMap<ConversationKey, Position>,
+) -> Outcome<()> {
+    let mut named: Vec<Named> = cursors
+        .iter()
+        .map(|(key, position)| Named {
+            shard: key.shard(),
+            position: *position,
+            pointer: format!("/cursors/{}", key.conversation_id()).into(),
+        })
+        .collect();
+    if let Some(checkpoint) = checkpoint {
+        let places = Shard::all().map(|shard| (shard, checkpoint.get(shard)));
+        named.extend(places.map(|(shard, position)| Named {
+            shard,
+            position,
+            pointer: "/checkpoint".into(),
+        }));
+    }
+    edge.check_places(session.account, named).await
 }
 
 fn cursors(command: &Resume) -> Outcome<HashMap<ConversationKey, Position>> {

@@ -2,6 +2,8 @@
 
 pub mod conformance;
 pub mod embedded;
+pub mod lag;
+pub mod measure;
 pub mod nats;
 #[cfg(feature = "simulation")]
 pub mod simulated;
@@ -220,6 +222,9 @@ pub trait LogReader: Send + 'static {
     /// an error the reader is spent: the caller begins anew from what it has done, never from what
     /// the reader remembers (rule P3). Cancel-safe.
     fn next(&mut self, most: usize) -> impl Future<Output = Result<Vec<RawRecord>, ReadError>> + Send;
+
+    /// Whether the log had nothing more for this reader when it gave what was read last.
+    fn is_drained(&self) -> bool;
 }
 
 /// The log of this process.
@@ -298,6 +303,15 @@ impl LogReader for Reader {
             Reader::Nats(reader) => reader.next(most).await,
             #[cfg(feature = "simulation")]
             Reader::Simulated(reader) => reader.next(most).await,
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        match self {
+            Reader::Embedded(reader) => reader.is_drained(),
+            Reader::Nats(reader) => reader.is_drained(),
+            #[cfg(feature = "simulation")]
+            Reader::Simulated(reader) => reader.is_drained(),
         }
     }
 }

@@ -289,4 +289,8 @@ impl LogReader for SimulatedReader {
         self.process.travels().await;
         Ok(std::mem::take(&mut self.ready))
     }
+
+    fn is_drained(&self) -> bool {
+        self.ready.is_empty() && self.inner.is_drained()
+    }
 }

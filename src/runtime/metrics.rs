@@ -3,7 +3,8 @@
 //!
 //! A plain counter or gauge is one atomic. One with labels takes a read lock and one atomic, a
 //! histogram a short write lock; none of them allocates once its labels have been seen. Labels are
-//! of closed sets (codes, queues, limits, roles, lease units), so that no client can add series.
+//! of closed sets (codes, queues, limits, roles, the 256 shards,
+//! slices), so that no client can add series.
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use reedi_protocol::{CloseCode, ErrorCode};
+use reedi_protocol::{CloseCode, ErrorCode, Shard};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::ops::Deref;
@@ -26,6 +27,9 @@ const BUCKET_FIRST_S: f64 = 0.0005;
 /// Doubling buckets from [`BUCKET_FIRST_S`] that reach past a minute (65.5 s), by when every wait of
 /// the protocol is over.
 const BUCKETS: u16 = 18;
+
+/// The role that watermarks are of.
+const WRITER: &str = "writer";
 
 /// A gauge of a real number.
 pub type RealGauge = Gauge<f64, AtomicU64>;
@@ -48,8 +52,12 @@ label! { /// Which outside part is meant.
 PartLabel { part: &'static str } }
 label! { /// A role of the data plane.
 RoleLabel { role: &'static str } }
-label! { /// One lease unit of a role.
-UnitLabel { role: &'static str, unit: u32 } }
+label! { /// One shard, as a role has it.
+RoleShardLabel { role: &'static str, shard: u32 } }
+label! { /// One slice of the log.
+SliceLabel { slice: u32 } }
+label! { /// One shard.
+ShardLabel { shard: u32 } }
 label! { /// With which close code.
 CodeLabel { code: u32 } }
 
@@ -193,10 +201,10 @@ series! {
     sockets_unauthenticated: Gauge = "Sockets that have not authenticated yet";
     outbox_frames: Gauge = "Frames that wait in all outboxes";
     active_accounts: Gauge = "Accounts with at least one connection";
-    lag: Family<UnitLabel, Gauge> = "Records of the log not yet processed, by role and lease unit";
-    watermark_age: Family<UnitLabel, RealGauge> = "Age of the oldest record that is not stored yet, by lease unit";
+    lag: Family<RoleShardLabel, Gauge> = "Positions of the log between what is done of a shard and the end; 0 where nothing waits";
+    watermark_age: Family<ShardLabel, RealGauge> = "Age of the oldest record of a shard that may not be stored yet; 0 where all is";
     leases: Family<RoleLabel, Gauge> = "Leases held, by role";
-    log_fill_percent: Gauge = "How full the fullest stream of the log is";
+    log_fill_percent: Family<SliceLabel, Gauge> = "How full a stream of the log is, by slice; told by the writers that read it";
     clock_offset_ms: Gauge = "How far the system clock is behind the log's, in milliseconds";
     degraded: Family<PartLabel, Gauge> = "1 while an outside part is away and the process goes on without it";
     ready: Gauge = "1 while the process is ready";
@@ -277,19 +285,27 @@ impl Metrics {
         self.leases_lost.get_or_create_owned(&RoleLabel { role }).inc();
     }
 
-    pub fn set_lag(&self, role: &'static str, unit: u16, records: u64) {
-        self.lag.get_or_create_owned(&UnitLabel { role, unit: unit.into() }).set(saturated(records));
+    pub fn set_lag(&self, role: &'static str, shard: Shard, positions: u64) {
+        self.lag
+            .get_or_create_owned(&RoleShardLabel { role, shard: shard.0.into() })
+            .set(saturated(positions));
     }
 
-    pub fn set_watermark_age(&self, role: &'static str, unit: u16, age: Duration) {
-        self.watermark_age.get_or_create_owned(&UnitLabel { role, unit: unit.into() }).set(age.as_secs_f64());
+    pub fn set_log_fill(&self, slice: u8, percent: u8) {
+        self.log_fill_percent.get_or_create_owned(&SliceLabel { slice: slice.into() }).set(percent.into());
     }
 
-    /// Takes a unit's series away when its lease goes, lest its last value stand for ever.
-    pub fn forget_unit(&self, role: &'static str, unit: u16) {
-        let label = UnitLabel { role, unit: unit.into() };
-        self.lag.remove(&label);
-        self.watermark_age.remove(&label);
+    pub fn set_watermark_age(&self, shard: Shard, age: Duration) {
+        self.watermark_age.get_or_create_owned(&ShardLabel { shard: shard.0.into() }).set(age.as_secs_f64());
+    }
+
+    /// Takes a shard's series of one role away when its lease goes, lest their last values stand for ever.
+    pub fn forget_shard(&self, role: &'static str, shard: Shard) {
+        let shard = shard.0.into();
+        self.lag.remove(&RoleShardLabel { role, shard });
+        if role == WRITER {
+            self.watermark_age.remove(&ShardLabel { shard });
+        }
     }
 
     /// Counts one up in a gauge until the answer is dropped.
@@ -330,8 +346,8 @@ mod tests {
         metrics.set_degraded("redis", true);
         metrics.set_leases("delivery", 64);
         metrics.lease_lost("writer");
-        metrics.set_lag("writer", 5, u64::MAX);
-        metrics.set_watermark_age("writer", 5, Duration::from_millis(1500));
+        metrics.set_lag(WRITER, Shard(5), u64::MAX);
+        metrics.set_watermark_age(Shard(5), Duration::from_millis(1500));
         metrics.send_to_ack.observe(0.003);
         metrics
     }
@@ -352,8 +368,8 @@ mod tests {
             "reedi_messages_failed_total{reason=\"rate_limited\"} 1",
             "reedi_frames_dropped_total{queue=\"edge_link\"} 3",
             "reedi_sockets_closed_total{code=\"4408\"} 1",
-            "reedi_lag{role=\"writer\",unit=\"5\"} 9223372036854775807",
-            "reedi_watermark_age_seconds{role=\"writer\",unit=\"5\"} 1.5",
+            "reedi_lag{role=\"writer\",shard=\"5\"} 9223372036854775807",
+            "reedi_watermark_age_seconds{shard=\"5\"} 1.5",
             "reedi_send_to_ack_seconds_bucket{le=\"0.004\"} 1",
             "reedi_send_to_ack_seconds_bucket{le=\"0.002\"} 0",
             "# EOF",
@@ -369,10 +385,12 @@ mod tests {
     }
 
     #[test]
-    fn a_released_unit_shows_nothing_and_a_dropped_hold_counts_no_more() {
+    fn a_released_shard_shows_nothing_and_a_dropped_hold_counts_no_more() {
         let metrics = touched();
-        metrics.forget_unit("writer", 5);
-        assert!(!metrics.encode().contains("unit=\"5\""));
+        metrics.forget_shard("delivery", Shard(5));
+        assert!(metrics.encode().contains("reedi_watermark_age_seconds{shard=\"5\"}"), "it is the writer's");
+        metrics.forget_shard(WRITER, Shard(5));
+        assert!(!metrics.encode().contains("shard=\"5\""));
         let held = Metrics::hold(&metrics.connections);
         assert_eq!(metrics.connections.get(), 1);
         drop(held);

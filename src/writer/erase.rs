@@ -12,46 +12,97 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// After this time no retry of the send can be answered from the log's copy any more.
-const AFTER: Duration = Duration::from_millis(DUPLICATE_WINDOW_MS + 30_000);
+pub const AFTER: Duration = Duration::from_millis(DUPLICATE_WINDOW_MS + 30_000);
 /// Deletions remembered; beyond, the oldest is left to the log's own age.
 const MOST: usize = 100_000;
-/// Edits looked for of one deleted message.
-const EDITS_MOST: usize = 1_000;
+/// Events looked at at once for edits of a deleted message.
+const EVENTS_AT_ONCE: usize = 1_000;
+/// How often an erasure that failed is tried; then it is left to the log's own age.
+const TRIES: u32 = 10;
 
-#[derive(Default)]
+struct Due {
+    at: Instant,
+    conversation: ConversationKey,
+    target: Position,
+    /// Where the deletion stands: what is edited after it was never shown and is not stored.
+    deleted: Position,
+    tries: u32,
+}
+
+/// The erasures that are due some time.
 pub struct Erasures {
-    due: VecDeque<(Instant, ConversationKey, Position)>,
+    after: Duration,
+    due: VecDeque<Due>,
 }
 
 impl Erasures {
+    /// Erases what was deleted so long ago.
+    #[must_use]
+    pub fn new(after: Duration) -> Self {
+        Self { after, due: VecDeque::new() }
+    }
+
     /// Remembers the deletions of a batch that is stored.
     pub fn note(&mut self, batch: &Batch) {
         for entry in &batch.entries {
             if let Body::Delete { target } = entry.record.body {
-                self.due.push_back((Instant::now() + AFTER, entry.record.conversation, target));
-                if self.due.len() > MOST {
-                    self.due.pop_front();
-                }
+                let (at, deleted) = (Instant::now() + self.after, entry.position);
+                let conversation = entry.record.conversation;
+                self.remember(Due { at, conversation, target, deleted, tries: 0 });
             }
+        }
+    }
+
+    fn remember(&mut self, due: Due) {
+        self.due.push_back(due);
+        if self.due.len() > MOST {
+            self.due.pop_front();
+        }
+    }
+
+    /// Ends when there is something to erase; never, while there is nothing.
+    pub async fn are_due(&self) {
+        match self.due.front() {
+            Some(due) => tokio::time::sleep_until(due.at).await,
+            None => std::future::pending().await,
         }
     }
 
     /// Erases what is due: the message and its edits.
     pub async fn run_due(&mut self, log: &Log, store: &Store) {
-        while self.due.front().is_some_and(|(at, ..)| *at <= Instant::now()) {
-            let Some((_, conversation, target)) = self.due.pop_front() else { return };
-            let mut positions = vec![target];
-            if let Ok(events) = store.events(conversation, Range::after(target), EDITS_MOST).await {
-                let edits = events
-                    .iter()
-                    .filter(|e| matches!(e.record.body, Body::Edit { target: of, .. } if of == target));
-                positions.extend(edits.map(|e| e.position));
-            }
-            for position in positions {
-                if let Err(error) = log.erase(conversation.shard(), position).await {
-                    tracing::warn!(%error, "deleted content could not be erased from the log; it goes within a day");
+        while self.due.front().is_some_and(|due| due.at <= Instant::now()) {
+            let Some(due) = self.due.pop_front() else { return };
+            if let Err(why) = erase(log, store, &due).await {
+                let tries = due.tries + 1;
+                if tries < TRIES {
+                    // Behind all others, so that they stay in the order of their time.
+                    self.remember(Due { at: Instant::now() + self.after, tries, ..due });
+                } else {
+                    tracing::warn!(
+                        why,
+                        "deleted content could not be erased from the log; it goes within a day"
+                    );
                 }
             }
         }
     }
+}
+
+async fn erase(log: &Log, store: &Store, due: &Due) -> Result<(), String> {
+    let mut after = due.target;
+    let mut positions = vec![due.target];
+    while after < due.deleted {
+        let range = Range { after, before: due.deleted };
+        let events = store.events(due.conversation, range, EVENTS_AT_ONCE).await;
+        let events = events.map_err(|error| error.to_string())?;
+        let edits = events
+            .iter()
+            .filter(|e| matches!(e.record.body, Body::Edit { target, .. } if target == due.target));
+        positions.extend(edits.map(|e| e.position));
+        after = events.last().filter(|_| events.len() == EVENTS_AT_ONCE).map_or(due.deleted, |e| e.position);
+    }
+    for position in positions {
+        log.erase(due.conversation.shard(), position).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

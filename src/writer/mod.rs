@@ -5,6 +5,8 @@ pub mod erase;
 pub mod persist;
 pub mod trim;
 
+use crate::log::lag::{Lag, Role};
+use crate::log::measure::keep_measuring;
 use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, ReadError, Slice};
 use crate::ownership::keep::Owned;
@@ -33,6 +35,8 @@ pub struct Writer {
     pub store: Store,
     pub clock: LogClock,
     pub metrics: Metrics,
+    /// How long after a deletion was stored its content leaves the log: [`erase::AFTER`].
+    pub erase_after: Duration,
 }
 
 /// Why a writer begins anew from the watermark.
@@ -53,20 +57,40 @@ impl Writer {
             .map(|slice| tokio::spawn(self.clone().run_slice(slice, owned.clone(), shutdown.clone())))
             .collect();
         let trimming = tokio::spawn(trim::run(self.clone(), owned, shutdown));
+        let measuring = keep_measuring(self.log.clone(), self.clock.clone(), self.metrics.clone());
+        let measuring = tokio::spawn(measuring);
         for task in tasks {
             let _ = task.await;
         }
         trimming.abort();
+        measuring.abort();
     }
 
-    async fn run_slice(self, slice: Slice, mut owned: watch::Receiver<Owned>, shutdown: Shutdown) {
+    async fn run_slice(self, slice: Slice, owned: watch::Receiver<Owned>, shutdown: Shutdown) {
+        let lag = Lag::default();
+        let role = Role::Writer(self.clock.clone());
+        let telling = lag.clone().tell(self.log.clone(), slice, self.metrics.clone(), role);
+        tokio::select! {
+            () = self.follow_owned(slice, owned, &lag, shutdown) => {}
+            () = telling => {}
+        }
+    }
+
+    async fn follow_owned(
+        &self,
+        slice: Slice,
+        mut owned: watch::Receiver<Owned>,
+        lag: &Lag,
+        shutdown: Shutdown,
+    ) {
         let mut backoff = Backoff::for_parts();
-        let mut erasures = erase::Erasures::default();
+        let mut erasures = erase::Erasures::new(self.erase_after);
         // Without its keeper a worker owns nothing any more, and is never told so.
         while owned.has_changed().is_ok() {
             let mine = owned.borrow_and_update().clone();
             let shards =
                 mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();
+            lag.stops(shards);
             if shards.is_empty() {
                 if shutdown.is_draining() {
                     return;
@@ -78,7 +102,7 @@ impl Writer {
                 }
                 continue;
             }
-            match self.follow(slice, &shards, &mut owned, &mut erasures, &mut backoff).await {
+            match self.follow(slice, &shards, &mut owned, (lag, &mut erasures), &mut backoff).await {
                 Ok(()) => {}
                 Err(error) => {
                     self.metrics.retried("writer");
@@ -100,7 +124,7 @@ impl Writer {
         slice: Slice,
         shards: &crate::log::ShardSet,
         owned: &mut watch::Receiver<Owned>,
-        erasures: &mut erase::Erasures,
+        (lag, erasures): (&Lag, &mut erase::Erasures),
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
         let stored: HashMap<Shard, Position> = self.store.watermarks().await?.into_iter().collect();
@@ -108,6 +132,7 @@ impl Writer {
         let from = shards.iter().map(watermark).min().unwrap_or_default();
         let from = self.not_before_first(slice, from).await?;
         let mut reader = self.log.read(slice, *shards, from).await?;
+        lag.begins(*shards, from, reader.is_drained());
         let mut persist = Persist::new(self.store.clone(), self.metrics.clone(), stored);
         let mut moved: BTreeMap<Shard, Instant> =
             shards.iter().map(|shard| (shard, Instant::now())).collect();
@@ -120,11 +145,16 @@ impl Writer {
                 _ = owned.changed() => return Ok(()),
                 _ = idle.tick() => {
                     self.tick_idle(&mut moved).await;
+                    continue;
+                }
+                () = erasures.are_due() => {
                     erasures.run_due(&self.log, &self.store).await;
                     continue;
                 }
                 records = reader.next(BATCH_MOST) => records?,
             };
+            lag.has_in_hand(&records);
+            let last = records.last().map(|record| (record.position, record.log_time));
             let now = Instant::now();
             for record in &records {
                 moved.insert(record.conversation.shard(), now);
@@ -133,8 +163,10 @@ impl Writer {
             let batch = batch::decode(records, &self.metrics);
             persist.run(&batch, self.clock.now()).await?;
             batch.trace_stored();
+            if let Some((position, time)) = last {
+                lag.is_done(position, time, reader.is_drained());
+            }
             erasures.note(&batch);
-            erasures.run_due(&self.log, &self.store).await;
         }
     }
 

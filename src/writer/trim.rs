@@ -43,7 +43,6 @@ async fn look(writer: &Writer, slice: Slice) -> Result<(), String> {
     let stored = writer.store.watermarks().await.map_err(|e| e.to_string())?;
     let stored: BTreeMap<Shard, Position> = stored.into_iter().collect();
     let state = writer.log.state(slice).await.map_err(text)?;
-    writer.metrics.log_fill_percent.set(i64::from(state.fill_percent));
     let shards = slice.shards();
     let lowest = shards.iter().map(|shard| stored.get(&shard).copied().unwrap_or_default()).min();
     let lowest = lowest.unwrap_or_default();
@@ -131,6 +130,7 @@ mod tests {
             store: Store::Embedded(EmbeddedStore::in_memory(Clock::system())),
             clock,
             metrics: Metrics::new(),
+            erase_after: crate::writer::erase::AFTER,
         };
         let slice = writer.log.slices()[0];
         let at = |n| Position::new(Epoch::FIRST, n).unwrap();

@@ -101,8 +101,14 @@ async fn content_comes_back_byte_for_byte() {
 async fn the_longest_contents_pass() {
     let mut doors = Doors::open().await;
     let all = limits::CONTENT_BYTES;
-    let longest =
-        ["a".repeat(all), "\"".repeat(all), "\\".repeat(all), "🙂".repeat(all / 4), "\n".repeat(all)];
+    let longest = [
+        "a".repeat(all),
+        "\u{7f}".repeat(all),
+        "\"".repeat(all),
+        "\\".repeat(all),
+        "🙂".repeat(all / 4),
+        "\n".repeat(all),
+    ];
     for content in longest {
         assert_eq!(content.len(), all);
         for back in doors.pass(&content).await {
@@ -116,9 +122,11 @@ async fn the_longest_contents_pass() {
 async fn controls_pass_as_far_as_a_frame_goes() {
     let mut doors = Doors::open().await;
     let fits = (limits::FRAME_BYTES - 400) / 6;
-    let content = "\u{1}".repeat(fits);
-    for back in doors.pass(&content).await {
-        assert!(back == content, "{fits} controls changed");
+    for control in ["\u{1}", "\0", "\u{1f}"] {
+        let content = control.repeat(fits);
+        for back in doors.pass(&content).await {
+            assert!(back == content, "{fits} of {control:?} changed");
+        }
     }
     let body = json!({ "content": "\0".repeat(limits::FRAME_BYTES / 6 + 1), "messageType": "text" });
     let path = messages(&doors.conversation);

@@ -3,6 +3,7 @@
 
 use crate::http::Reply;
 use crate::service::{self, Service};
+use reedi_protocol::ErrorCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -203,4 +204,55 @@ async fn a_head_that_never_ends_is_ended() {
         }
     };
     tokio::join!(silent, half, drips);
+}
+
+/// What the parser of HTTP refuses by itself has a status and no body (decision 0039), and the connection
+/// ends: where the next request would begin nobody knows.
+#[tokio::test]
+async fn what_no_request_can_be_read_of_is_refused_without_a_body() {
+    let service = service::shared().await;
+    let long_head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(20_000));
+    let long_path = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(20_000));
+    let many_heads = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: a\r\n".repeat(200));
+    let cases: [(&str, u16); 8] = [
+        ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/9.9\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nNo colon\r\n\r\n", 400),
+        ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", 400),
+        (&long_head, 431),
+        (&long_path, 431),
+        (&many_heads, 431),
+    ];
+    for (case, status) in cases {
+        let shown = &case[..case.len().min(60)];
+        let mut raw = Raw::connect(service).await;
+        raw.write(case.as_bytes()).await;
+        raw.write(b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let replies = raw.replies().await;
+        let [reply] = replies.as_slice() else { panic!("{shown:?}: one answer and an end, not {replies:?}") };
+        assert_eq!((reply.status.as_u16(), reply.body.len()), (status, 0), "{shown:?}: {reply:?}");
+        assert_eq!(
+            reply.headers.get("connection").map(HeaderValue::as_bytes),
+            Some(&b"close"[..]),
+            "{shown:?}"
+        );
+    }
+}
+
+/// A body that is found to be wrong while it is read is refused as every other mistake.
+#[tokio::test]
+async fn a_body_in_bad_chunks_is_refused_as_everything_is() {
+    let service = service::shared().await;
+    for chunks in ["x\r\n", "5\r\n{\"use", "-1\r\n", "5\r\n{\"us\r\n"] {
+        let mut raw = Raw::connect(service).await;
+        let head = "POST /api/auth/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
+        raw.write(format!("{head}{chunks}").as_bytes()).await;
+        let _ = raw.0.get_mut().shutdown().await;
+        let replies = raw.replies().await;
+        let [reply] = replies.as_slice() else {
+            panic!("{chunks:?}: one answer and an end, not {replies:?}")
+        };
+        reply.refuses(chunks, &[ErrorCode::Malformed]);
+    }
 }

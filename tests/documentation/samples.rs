@@ -4,7 +4,7 @@ use reedi_protocol::command::{
     Authenticate, DeleteMessage, DeleteScope, EditMessage, InConversation, OfMessage, React, Resume,
     SendMessage, name,
 };
-use reedi_protocol::event::{Place, PresenceStatus, ServerEvent};
+use reedi_protocol::event::{Lack, Place, PresenceStatus, ServerEvent};
 use reedi_protocol::resource::{Conversation, ConversationType, Message, MessageType, Participant, Role};
 use reedi_protocol::{
     AccountId, Checkpoint, ConversationKey, Epoch, ErrorCode, MessageId, Position, Timestamp,
@@ -421,9 +421,11 @@ fn other_events() -> Vec<(ServerEvent, &'static str)> {
             "Now and then, after events: everything up to here has been put on this connection before.",
         ),
         (
-            ServerEvent::Degraded { degraded: true },
-            "The store is away (`true`) or back (`false`): sends and live events go on, history does not. \
-             Clients must understand it; this version never sends it.",
+            ServerEvent::Degraded { degraded: true, lacks: vec![Lack::History] },
+            "What does not work at this server for now; `false` and an empty list once all does again. `sends`: the log is \
+             away, sends and changes are refused and nothing new is told. `history`: the store is away, messages come and \
+             go, history, lists and resumes do not. Told when that changes, at most every two seconds, and to whoever \
+             connects meanwhile; it ends with the connection.",
         ),
         (
             ServerEvent::Error {

@@ -107,7 +107,9 @@ async fn events_tell_all_that_changed(scene: Scene) {
             .for_each(|field| drop(fields.remove(*field)));
         (name, data)
     };
-    let lived: Vec<_> = live.events().into_iter().map(same).collect();
+    // What is told of the connection itself may come in between: a checkpoint comes by the edge's clock.
+    let lived: Vec<_> =
+        live.events().into_iter().filter(|(_, data)| data["conversationId"] == group).map(same).collect();
     let read: Vec<_> = told.iter().cloned().map(same).collect();
     assert_eq!(read[1..], lived[lived.len() - 8..]);
     assert_eq!(told[1].1["content"], Value::Null, "{}", told[1].1);

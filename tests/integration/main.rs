@@ -24,13 +24,17 @@ macro_rules! on_both {
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beyond;
+mod bytes;
 mod changes;
 mod connection;
 mod conversations;
+mod erasure;
 mod faults;
 mod history;
 mod membership;
 mod messages;
+mod metrics;
 mod once;
 mod preferences;
 mod realtime;

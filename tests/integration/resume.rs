@@ -26,7 +26,13 @@ async fn visit(person: &Person, edge: usize) -> String {
 }
 
 fn names(session: &Session) -> Vec<String> {
-    session.events().into_iter().map(|(name, _)| name).filter(|name| name != "checkpoint").collect()
+    let of_the_connection = ["checkpoint", "degraded"];
+    session
+        .events()
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|n| !of_the_connection.contains(&&**n))
+        .collect()
 }
 
 async fn what_was_missed_comes_in_order(scene: Scene) {
@@ -100,6 +106,32 @@ async fn a_receipt_alone_is_missed_too(scene: Scene) {
     assert!(other.all("message_read").is_empty(), "it concerns the one who wrote the message");
 }
 
+/// What a resume replayed. On a machine that is too busy to ask for it within the time that live frames
+/// wait, some of them come before it, and again in it, which begins further back.
+fn replayed(session: &Session) -> Vec<(String, Value)> {
+    let events = session.events();
+    let end = events.iter().position(|(name, _)| name == "resume_complete").expect("it is complete");
+    let durable: Vec<_> =
+        events[..end].iter().filter(|(_, data)| data["position"].is_u64()).cloned().collect();
+    let position = |n: usize| durable[n].1["position"].as_u64().unwrap();
+    let begins: Vec<usize> = (1..durable.len()).filter(|n| position(*n) < position(*n - 1)).collect();
+    match begins.as_slice() {
+        [] => durable,
+        [begin] => {
+            let same = |(name, data): &(String, Value)| {
+                // Only a replay names what came before in every case.
+                let mut data = data.clone();
+                data.as_object_mut().unwrap().remove("previousPosition");
+                (name.clone(), data)
+            };
+            let in_replay: Vec<_> = durable[*begin..].iter().map(same).collect();
+            assert!(durable[..*begin].iter().all(|live| in_replay.contains(&same(live))));
+            durable[*begin..].to_vec()
+        }
+        more => panic!("out of order {} times: {durable:#?}", more.len()),
+    }
+}
+
 async fn nothing_falls_between_missed_and_live(scene: Scene) {
     let [alice, bob] = scene.people();
     let conversation = alice.direct(&bob).await;
@@ -122,21 +154,27 @@ async fn nothing_falls_between_missed_and_live(scene: Scene) {
             let session = bob.socket(edge).await;
             if let Some(complete) = session.try_resume(Some(&checkpoint), json!({})).await {
                 checkpoint = complete;
-                // What came live after the checkpoint comes again from it.
-                let events = session.events();
-                let end = events.iter().position(|(name, _)| name == "resume_complete").unwrap();
-                told.extend(events[..end].to_vec());
+                told.extend(replayed(&session));
             }
             session.kill();
         }
         told
     };
     let ((), mut told) = tokio::join!(talking, coming);
-    let last = bob.socket(0).await;
-    last.resume(Some(&checkpoint), json!({})).await;
+    // Each time on a connection of its own: what a server that could not tell yet let through meanwhile would
+    // come again.
+    let last = loop {
+        let session = bob.socket(0).await;
+        if session.try_resume(Some(&checkpoint), json!({})).await.is_some() {
+            break session;
+        }
+    };
     last.send(&conversation, "a bell").await;
     last.message("a bell").await;
-    told.extend(last.events());
+    told.extend(replayed(&last));
+    let events = last.events();
+    let complete = events.iter().position(|(name, _)| name == "resume_complete").unwrap();
+    told.extend(events[complete..].to_vec());
     order::check_events(&told);
     let contents: Vec<Value> = told
         .iter()

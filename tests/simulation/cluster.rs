@@ -72,6 +72,7 @@ pub struct EdgeProcess {
 pub struct WorkerProcess {
     pub process: Process,
     pub role: ShardedRole,
+    pub metrics: Metrics,
 }
 
 /// Everything. Cheap to clone; clones are the same cluster.
@@ -283,6 +284,7 @@ impl Cluster {
             worker: process.name().to_owned(),
             metrics: metrics.clone(),
         };
+        let told = metrics.clone();
         let (log, store) = (self.log(&process), self.store_of(&process));
         let shutdown = Shutdown::new();
         let keeping = tokio::spawn(keeper.run(owned, shutdown.clone()));
@@ -295,12 +297,13 @@ impl Cluster {
             }
             ShardedRole::Writer => {
                 let clock = LogClock::starting_at(self.now());
-                tokio::spawn(Writer { log, store, clock, metrics }.run(owns, shutdown))
+                let erase_after = reedi::writer::erase::AFTER;
+                tokio::spawn(Writer { log, store, clock, metrics, erase_after }.run(owns, shutdown))
             }
         };
         process.owns(keeping.abort_handle());
         process.owns(working.abort_handle());
-        let started = WorkerProcess { process, role };
+        let started = WorkerProcess { process, role, metrics: told };
         self.0.state.lock().workers.push(started.clone());
         started
     }

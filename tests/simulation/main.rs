@@ -7,6 +7,7 @@ compile_error!("the runtime's own randomness is seeded by `--cfg tokio_unstable`
 
 mod client;
 mod cluster;
+mod degraded;
 mod groups;
 mod judge;
 mod observed;

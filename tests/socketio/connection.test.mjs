@@ -12,7 +12,7 @@ const refusal = async (transports, options) => {
   const client = new Client(service, transports, options);
   const error = await within(client.came.then(() => null, (error) => error), 'connect_error');
   client.close();
-  return error?.message;
+  return error;
 };
 
 /** What the client is told before its end, and how it takes the end itself. */
@@ -32,15 +32,35 @@ for (const [mode, transports] of Object.entries(MODES)) {
       other.close();
     });
 
-    test('without a good token the stable code says why', async () => {
+    test('without a good token message and data say why', async () => {
+      const code = async (options) => {
+        const { message, data } = await refusal(transports, options);
+        assert.deepEqual(Object.keys(data), ['code', 'message']);
+        assert.equal(data.message, message);
+        assert.match(message, /\w+ \w+/);
+        return data.code;
+      };
       const person = await service.person('dora');
       const expired = service.token(person, { expiresInS: -60 });
-      assert.equal(await refusal(transports, { auth: {} }), 'unauthenticated');
-      assert.equal(await refusal(transports, { auth: { token: 5 } }), 'unauthenticated');
-      assert.equal(await refusal(transports, { auth: { token: 'bad' } }), 'invalid_token');
-      assert.equal(await refusal(transports, { auth: { token: `${person.token.slice(0, -4)}AAAA` } }), 'invalid_token');
-      assert.equal(await refusal(transports, { auth: { token: expired } }), 'token_expired');
+      assert.equal(await code({ auth: {} }), 'unauthenticated');
+      assert.equal(await code({ auth: { token: 5 } }), 'unauthenticated');
+      assert.equal(await code({ auth: { token: 'bad' } }), 'invalid_token');
+      assert.equal(await code({ auth: { token: `${person.token.slice(0, -4)}AAAA` } }), 'invalid_token');
+      assert.equal(await code({ auth: { token: expired } }), 'token_expired');
       if (mode === 'websocket') await service.until('reedi_sockets_unauthenticated', 0, 1000);
+    });
+
+    test('who has too many connections is told when to come back', async () => {
+      const crowded = await Service.start({ REEDI_CONNECTIONS_PER_ACCOUNT: '1' });
+      const person = await crowded.person('dora');
+      const client = await Client.connect(crowded, mode, person);
+      const second = new Client(crowded, transports, { auth: { token: person.token } });
+      const error = await within(second.came.then(() => null, (error) => error), 'connect_error');
+      assert.equal(error.data.code, 'rate_limited');
+      assert.ok(error.data.retryAfter >= 1, JSON.stringify(error.data));
+      second.close();
+      client.close();
+      await crowded.stop();
     });
 
     test('4401: a token that runs out, unless it was renewed in time', async () => {
@@ -85,7 +105,13 @@ for (const [mode, transports] of Object.entries(MODES)) {
       const client = await Client.connect(service, mode, await service.person('dora'));
       assert.equal((await client.ask('typing_start', 'x'.repeat(250 * 1024))).error.code, 'malformed');
       client.socket.emit('typing_start', 'x'.repeat(300 * 1024));
-      assert.match(await within(client.ended, 'disconnect'), /^transport (close|error)$/);
+      const end = await ending(client);
+      assert.match(end.reason, /^transport (close|error)$/);
+      // What is polled is answered with 413, which ends the connection at the client.
+      if (mode !== 'polling') assert.deepEqual([end.code, end.closeCode], ['too_large', 1009]);
+      const more = await Client.connect(service, mode, await service.person('emil'));
+      more.socket.emit('typing_start', 'x'.repeat(2 * 1024 * 1024));
+      assert.match(await within(more.ended, 'disconnect'), /^transport (close|error)$/);
     });
 
     test('1012: a server that leaves says so, and the client looks for another by itself', async () => {

@@ -48,6 +48,19 @@ pub async fn records_with(log: &Log, text: &str) -> (usize, usize) {
 
 /// The tables that hold `text`, and how many rows were looked at.
 pub async fn tables_with(backend: &Backend, text: &str) -> (Vec<String>, usize) {
+    tables_where(backend, |value| value_holds(value, text)).await
+}
+
+/// The tables that hold `bytes`, and how many rows were looked at.
+pub async fn tables_with_bytes(backend: &Backend, bytes: &[u8]) -> (Vec<String>, usize) {
+    tables_where(backend, |value| matches!(value, CqlValue::Blob(held) if holds_bytes(held, bytes))).await
+}
+
+pub fn holds_bytes(held: &[u8], bytes: &[u8]) -> bool {
+    held.windows(bytes.len()).any(|window| window == bytes)
+}
+
+async fn tables_where(backend: &Backend, fits: impl Fn(&CqlValue) -> bool) -> (Vec<String>, usize) {
     let Backend::Real { cql, name, .. } = backend else { return (Vec::new(), 0) };
     let session = cql_session(&cql.split(',').map(str::to_owned).collect::<Vec<_>>()).await;
     let query = "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?";
@@ -61,7 +74,7 @@ pub async fn tables_with(backend: &Backend, text: &str) -> (Vec<String>, usize) 
         let mut rows = rows.rows_stream::<Row>().expect("rows");
         while let Some(row) = rows.try_next().await.expect("a row") {
             count += 1;
-            if row.columns.iter().flatten().any(|value| value_holds(value, text)) {
+            if row.columns.iter().flatten().any(&fits) {
                 found.push(table.clone());
             }
         }

@@ -8,7 +8,7 @@ use reedi_client::Token;
 use reedi_protocol::AccountId;
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One test's view of a cluster.
 pub struct Scene {
@@ -39,9 +39,13 @@ impl Scene {
     }
 }
 
+/// Less than the ten seconds after which a server closes a connection on which nothing comes: a request that
+/// goes out in that moment is answered by nobody.
+const KEPT_FOR: Duration = Duration::from_secs(4);
+
 /// A client of this test's runtime; connections are not kept for others.
 pub fn http() -> Client {
-    Client::builder().no_proxy().timeout(WITHIN).build().expect("a client")
+    Client::builder().no_proxy().pool_idle_timeout(KEPT_FOR).timeout(WITHIN).build().expect("a client")
 }
 
 /// A token that is valid for `seconds` from now; it may lie in the past.

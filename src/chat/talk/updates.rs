@@ -5,16 +5,27 @@ use super::super::terminal::Tone;
 use super::super::wording::{brief, clean, explain};
 use super::{TYPING_LASTS, TYPING_MOST, Talk};
 use reedi_client::{Link, Update};
-use reedi_protocol::event::{PresenceStatus, ServerEvent};
+use reedi_protocol::event::{Lack, PresenceStatus, ServerEvent};
 use reedi_protocol::resource::{Conversation, ConversationType, Message};
 use reedi_protocol::{AccountId, ConversationId};
 use std::time::Instant;
+
+/// What does not work, for a person.
+fn lacking(lacks: &[Lack]) -> &'static str {
+    match (lacks.contains(&Lack::Sends), lacks.contains(&Lack::History)) {
+        (true, true) => "(the server cannot take or show messages now; what you write is sent later)",
+        (true, false) => "(the server takes no messages now; what you write is sent later)",
+        (false, true) => "(the server cannot read its history now; messages still come and go)",
+        (false, false) => "(the server is well again)",
+    }
+}
 
 impl Talk {
     pub(super) async fn update(&mut self, update: Update) {
         match update {
             Update::Event(event) => self.event(*event).await,
             Update::Link(link) => self.link(link).await,
+            Update::Lacks(lacks) => self.notice(lacking(&lacks)),
             Update::Reset(id) if self.is_open(id) => {
                 self.notice("(much has happened; the newest messages:)");
                 self.history(HISTORY).await;
@@ -96,10 +107,6 @@ impl Talk {
                 };
                 self.did(user_id, what).await;
             }
-            ServerEvent::Degraded { degraded } => self.notice(match degraded {
-                true => "(the server cannot read its history now; messages still come and go)",
-                false => "(history is back)",
-            }),
             ServerEvent::Error { message, .. } => self.warn(&format!("The server says: {}", clean(&message))),
             // Participants who come and go are told by system messages.
             _ => {}

@@ -142,8 +142,16 @@ impl Appender {
     /// # Errors
     /// The log did not take a tick, or the store has not caught up.
     pub async fn stored_up_to_now(&self, shard: Shard) -> Outcome<()> {
-        let after_now = self.ticks.after_now(shard, &self.log, &self.clock).await?;
+        let after_now = self.end(shard).await?;
         Ok(self.watermarks.passed(shard, after_now).await?)
+    }
+
+    /// A position of the slice of `shard` after everything that it has by now.
+    ///
+    /// # Errors
+    /// The log did not take a tick.
+    pub async fn end(&self, shard: Shard) -> Result<Position, AppendError> {
+        self.ticks.after_now(shard, &self.log, &self.clock).await
     }
 
     /// Whether the log has come as far as `position` in the slice of `shard`.

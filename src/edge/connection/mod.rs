@@ -64,6 +64,7 @@ impl Present {
             ));
         }
         session.begin_after(edge.coverage.lock().through());
+        super::degraded::tell(edge, &session);
         edge.fresh.lock().push(session);
         Ok(present)
     }

@@ -151,7 +151,7 @@ async fn fill_edits(
 /// `GET /conversations/:id/events`.
 ///
 /// # Errors
-/// Not this account's conversation, or the store has not caught up.
+/// Not this account's conversation, a place that cannot be, or the store has not caught up.
 pub async fn get(
     edge: &Edge,
     account: AccountId,
@@ -160,6 +160,7 @@ pub async fn get(
     limit: usize,
 ) -> Outcome<Events> {
     let shard = conversation.shard();
+    edge.check_place(account, shard, after, "?after").await?;
     let newest = edge.newest.of_conversation(conversation).max(after);
     edge.watermarks.passed(shard, newest).await.map_err(|e: NotStored| Refused::from(e))?;
     let row = edge.store.inbox_row(account, conversation).await?.filter(|row| row.left.is_none());

@@ -16,6 +16,18 @@ pub enum Around {
     Around(Position),
 }
 
+impl Around {
+    /// The place that the client named, and where.
+    fn place(self) -> Option<(Position, &'static str)> {
+        match self {
+            Self::Newest => None,
+            Self::Before(position) => Some((position, "?before")),
+            Self::After(position) => Some((position, "?after")),
+            Self::Around(position) => Some((position, "?around")),
+        }
+    }
+}
+
 /// What a client may ask for; at most one of the three.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 pub struct Query {
@@ -67,8 +79,11 @@ pub async fn get(
     let limit = page_size(query.limit)?;
     let view = edge.member_view(account, conversation).await?;
     let around = parse(conversation, query)?;
+    if let Some((position, pointer)) = around.place() {
+        edge.check_place(account, conversation.shard(), position, pointer).await?;
+    }
     edge.caught_up(conversation).await?;
-    if let Around::Before(position) | Around::After(position) | Around::Around(position) = around {
+    if let Some((position, _)) = around.place() {
         edge.place_stored(conversation, position).await?;
     }
     let joined = view.member(account)?.joined;

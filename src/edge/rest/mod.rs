@@ -13,12 +13,13 @@ use super::Edge;
 use super::authenticate::Signer;
 use super::refused::Refused;
 use crate::runtime::config::Origins;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::trace_context::TraceContext;
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use reedi_protocol::ErrorCode;
 use std::sync::Arc;
@@ -70,7 +71,8 @@ fn paths(own_accounts: bool) -> OpenApiRouter<Api> {
 pub fn router(api: Api) -> Router {
     let (router, _) = paths(api.signer.is_some()).split_for_parts();
     let router = router.fallback(nothing_here).method_not_allowed_fallback(wrong_method);
-    router.layer(from_fn(traced)).with_state(api)
+    let counting = from_fn_with_state(api.edge.metrics.clone(), counted);
+    router.layer(counting).layer(from_fn(traced)).with_state(api)
 }
 
 /// Which web pages may call this service from a browser.
@@ -95,6 +97,18 @@ async fn traced(request: Request, next: Next) -> Response {
     trace.scope(next.run(request)).instrument(span).await
 }
 
+/// With what code a request was refused.
+#[derive(Clone, Copy)]
+struct RefusedWith(ErrorCode);
+
+async fn counted(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(RefusedWith(code)) = response.extensions().get() {
+        metrics.refused(*code);
+    }
+    response
+}
+
 async fn nothing_here() -> Refused {
     Refused::new(ErrorCode::NotFound, "There is no such path.")
 }
@@ -109,6 +123,7 @@ impl IntoResponse for Refused {
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [("content-type", "application/problem+json")], body).into_response();
+        response.extensions_mut().insert(RefusedWith(self.code));
         let headers = response.headers_mut();
         if let Some(seconds) = self.retry_after.filter(|_| matches!(problem.status, 408 | 429 | 503)) {
             headers.insert("retry-after", seconds.into());

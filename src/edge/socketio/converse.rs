@@ -8,13 +8,14 @@ use super::goodbye::{Goodbye, comes_back};
 use super::inbox::{Asked, Asking, Inbox};
 use crate::edge::command::socket;
 use crate::edge::connection::Present;
+use crate::edge::refused::Refused;
 use crate::edge::session::{Close, Next, PATIENT_MOST};
 use crate::edge::wire::encode;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use reedi_protocol::CloseCode;
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::Answer;
+use reedi_protocol::{CloseCode, ErrorCode};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::adapter::LocalAdapter;
@@ -135,6 +136,8 @@ fn begin(present: &Present, asking: Asking) -> Command {
                 edge.metrics.refused(refused.code);
                 refused.answer()
             }
+            // Never put into the inbox: it ends the session.
+            Asked::TooLarge => Refused::from(ErrorCode::TooLarge).answer(),
         };
         (asking.ack, answer)
     })

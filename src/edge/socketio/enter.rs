@@ -2,7 +2,8 @@
 
 use super::Door;
 use super::front::Arrival;
-use super::inbox::{Asking, Inbox, Put, Taken};
+use super::inbox::{Asked, Asking, Inbox, Put, Taken};
+use super::refusal::NotLetIn;
 use crate::edge::connection::Present;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::session::Session;
@@ -14,7 +15,6 @@ use socketioxide::extract::TryData;
 use socketioxide::handler::{FromConnectParts, FromDisconnectParts, Value};
 use socketioxide::socket::{DisconnectReason, Socket};
 use std::convert::Infallible;
-use std::fmt;
 use std::sync::Arc;
 
 /// What a client whose commands came too fast is told.
@@ -48,15 +48,6 @@ pub struct Auth {
     token: Option<String>,
 }
 
-/// Why a client is not let in; the `message` of its `connect_error` is the stable code.
-pub struct NotLetIn(ErrorCode);
-
-impl fmt::Display for NotLetIn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.code())
-    }
-}
-
 /// A session that was let in; in its socket's extensions while it is connected.
 #[derive(Clone)]
 pub struct Entered {
@@ -72,9 +63,12 @@ impl Entered {
     }
 
     /// Takes what the client sent. Who sends much faster than is done what it asks for is cut off: its
-    /// commands cannot be left unread, as on the plain WebSocket, because its pongs are among them.
+    /// commands cannot be left unread, as on the plain WebSocket, because its pongs are among them. Who
+    /// sends too much at once is sent away, as there.
     pub fn ask(&self, asking: Asking) {
-        if self.inbox.put(asking) == Put::Full {
+        if matches!(asking.asked, Asked::TooLarge) {
+            self.session.close(CloseCode::TooLarge, "");
+        } else if self.inbox.put(asking) == Put::Full {
             self.session.close(CloseCode::TooMany, BACK_OFF);
         }
     }
@@ -89,7 +83,7 @@ pub async fn enter(
     let token = auth.ok().and_then(|auth| auth.token);
     let present = admit(&door, &socket, token).await.map_err(|refused| {
         door.edge.metrics.refused(refused.code);
-        NotLetIn(refused.code)
+        NotLetIn::new(&refused)
     })?;
     present.session.heard_by_transport();
     let inbox = Arc::new(Inbox::new(door.edge.limits.outbox.bytes));

@@ -2,6 +2,7 @@
 //! that comes is counted until it has authenticated, and can be ended.
 
 use super::Door;
+use super::refusal::undisguised;
 use super::wire::{Carries, Cut, Wire};
 use crate::edge::admission::WaitingSocket;
 use crate::edge::refused::{Outcome, Refused};
@@ -13,6 +14,9 @@ use axum::http::header::{self, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Frame;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -57,6 +61,11 @@ fn value<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     pairs.find_map(|(key, value)| (key == name).then_some(value))
 }
 
+/// What is polled, with a refusal in its place.
+fn undisguised_frame(frame: Frame<Bytes>) -> Frame<Bytes> {
+    frame.map_data(|data| undisguised(&data).map_or(data, Bytes::from))
+}
+
 impl Door {
     async fn take(self: &Arc<Self>, request: Request) -> Outcome<Response> {
         let (parts, body) = request.into_parts();
@@ -79,7 +88,10 @@ impl Door {
             answering.await
         };
         match answered {
-            Ok(response) => Ok(response.map(Body::new)),
+            Ok(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(ErrorCode::TooLarge.into())
+            }
+            Ok(response) => Ok(response.map(|body| Body::new(body.map_frame(undisguised_frame)))),
             Err(never) => match never {},
         }
     }

@@ -25,6 +25,8 @@ pub enum Asked {
     },
     /// It cannot be told what it wants.
     Refused(Refused),
+    /// More than a frame may have.
+    TooLarge,
 }
 
 pub struct Asking {
@@ -37,7 +39,7 @@ impl Asking {
     fn bytes(&self) -> usize {
         match &self.asked {
             Asked::Command { event, data } => event.len() + data.get().len(),
-            Asked::Refused(_) => 0,
+            Asked::Refused(_) | Asked::TooLarge => 0,
         }
     }
 }
@@ -142,6 +144,9 @@ fn read(value: &Value) -> Result<Asked, Refused> {
     let Value::Str(text, attachments) = value else {
         return Err(malformed("An event is JSON."));
     };
+    if text.len() > limits::FRAME_BYTES {
+        return Ok(Asked::TooLarge);
+    }
     if attachments.as_ref().is_some_and(|list| !list.is_empty()) {
         return Err(malformed("No command takes binary attachments."));
     }
@@ -189,6 +194,13 @@ mod tests {
         let attached =
             Value::Str(r#"["a"]"#.to_owned().into(), Some([bytes::Bytes::from_static(b"b")].into()));
         assert_eq!(command(&attached), None);
+    }
+
+    #[test]
+    fn an_event_is_as_large_as_a_frame_at_most() {
+        let event = |bytes: usize| text(&format!("[\"{}\"]", "x".repeat(bytes - 4)));
+        assert!(command(&event(limits::FRAME_BYTES)).is_some());
+        assert!(matches!(super::read(&event(limits::FRAME_BYTES + 1)), Ok(Asked::TooLarge)));
     }
 
     #[tokio::test]

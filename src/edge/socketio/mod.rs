@@ -2,7 +2,7 @@
 //! that speak Socket.IO, by WebSocket, long polling, or polling that upgrades.
 //!
 //! socketioxide speaks the protocol. What it leaves open is decided here: who may come in and how many
-//! wait ([`enter`]), that commands run in the order sent ([`inbox`]), that a client is written to no
+//! wait ([`enter`]), what the others are told ([`refusal`]), that commands run in the order sent ([`inbox`]), that a client is written to no
 //! faster than it reads ([`converse`]), and how one connection is ended ([`front`], [`wire`]).
 
 mod converse;
@@ -10,6 +10,7 @@ mod enter;
 mod front;
 mod goodbye;
 mod inbox;
+mod refusal;
 mod wire;
 
 use super::Edge;
@@ -39,6 +40,10 @@ const PACKETS_MOST: usize = 64;
 const GOODBYES_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a connection reads at once, as on the plain WebSocket; socketioxide's default is four times that.
 const READ_BUFFER: usize = 1_024;
+
+/// The largest message that is read from a WebSocket: four times what a command may have, so that who sends
+/// too much is told so and what is still more ends the connection.
+const HEARD_BYTES: usize = 4 * limits::FRAME_BYTES;
 
 /// The Socket.IO front door of an edge.
 pub struct SocketIoDoor {
@@ -70,8 +75,8 @@ impl SocketIoDoor {
             .connect_timeout(Duration::from_millis(limits::AUTHENTICATE_WITHIN_MS))
             .max_buffer_size(PACKETS_MOST)
             .max_payload(limits::FRAME_BYTES as u64)
-            .ws_max_message_size(limits::FRAME_BYTES)
-            .ws_max_frame_size(limits::FRAME_BYTES)
+            .ws_max_message_size(HEARD_BYTES)
+            .ws_max_frame_size(HEARD_BYTES)
             .ws_read_buffer_size(READ_BUFFER)
             .with_parser(parser)
             .build_with_inner_svc(Router::new());

@@ -68,4 +68,8 @@ impl LogReader for EmbeddedReader {
                 .map_err(|_| ReadError::Unavailable("the log has stopped".into()))?;
         }
     }
+
+    fn is_drained(&self) -> bool {
+        *self.durable.borrow() <= self.after
+    }
 }

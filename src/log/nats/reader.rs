@@ -30,6 +30,13 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// A consumer that nobody asks for this long is forgotten by the server.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
 
+/// What is read of the answer to a consumer's creation.
+#[derive(serde::Deserialize)]
+struct Created {
+    #[serde(default)]
+    num_pending: u64,
+}
+
 /// Reads one slice of a [`super::NatsLog`].
 pub struct NatsReader {
     shared: Arc<Shared>,
@@ -40,6 +47,8 @@ pub struct NatsReader {
     /// Records asked for that did not come yet.
     asked: u64,
     delivered: u64,
+    /// Records that the log had for this reader beyond the last one taken.
+    pending: u64,
     last: Position,
     heard: Instant,
     begun: Instant,
@@ -89,7 +98,7 @@ impl NatsReader {
                 "inactive_threshold": u64::try_from(FORGOTTEN_AFTER.as_nanos()).unwrap_or(u64::MAX),
             },
         });
-        live.ask::<serde_json::Value>(api::consumer_create(&stream.name, &consumer), &question).await?;
+        let created: Created = live.ask(api::consumer_create(&stream.name, &consumer), &question).await?;
         Ok(Self {
             next_subject: api::consumer_next(&stream.name, &consumer),
             shared,
@@ -98,6 +107,7 @@ impl NatsReader {
             inbox,
             asked: 0,
             delivered: 0,
+            pending: created.num_pending,
             last: after,
             heard: Instant::now(),
             begun: Instant::now(),
@@ -147,6 +157,7 @@ impl NatsReader {
             )));
         }
         self.delivered += 1;
+        self.pending = delivered.pending;
         self.asked = self.asked.saturating_sub(1);
         let position = self.shared.position(delivered.stream_sequence)?;
         if position <= self.last {
@@ -234,6 +245,10 @@ impl LogReader for NatsReader {
             self.spent = Some(error.clone());
         }
         next
+    }
+
+    fn is_drained(&self) -> bool {
+        self.pending == 0
     }
 }
 

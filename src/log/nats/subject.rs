@@ -186,14 +186,16 @@ pub(crate) mod api {
         /// Counts what this consumer has delivered, from 1.
         pub(crate) consumer_sequence: u64,
         pub(crate) log_time_ns: u64,
+        /// Records that the consumer had still to deliver.
+        pub(crate) pending: u64,
     }
 
     /// `$JS.ACK.[<domain>.<account>.]<stream>.<consumer>.<times>.<stream>.<consumer>.<time>.<pending>`
     pub(crate) fn delivered(reply: &str) -> Option<Delivered> {
         let parts: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
         let numbers = match parts.len() {
-            7 => parts.get(3..6)?,
-            9.. => parts.get(5..8)?,
+            7 => parts.get(3..7)?,
+            9.. => parts.get(5..9)?,
             _ => return None,
         };
         let number = |at: usize| numbers.get(at).and_then(|part: &&str| part.parse().ok());
@@ -201,6 +203,7 @@ pub(crate) mod api {
             stream_sequence: number(0)?,
             consumer_sequence: number(1)?,
             log_time_ns: number(2)?,
+            pending: number(3)?,
         })
     }
 }
@@ -241,9 +244,10 @@ mod tests {
 
     #[test]
     fn both_forms_of_a_reply_are_read() {
-        let expected = api::Delivered { stream_sequence: 7, consumer_sequence: 3, log_time_ns: 1_700 };
-        assert_eq!(api::delivered("$JS.ACK.reedi-1-0.c.1.7.3.1700.0"), Some(expected));
-        assert_eq!(api::delivered("$JS.ACK._.hash.reedi-1-0.c.1.7.3.1700.0.random"), Some(expected));
+        let expected =
+            api::Delivered { stream_sequence: 7, consumer_sequence: 3, log_time_ns: 1_700, pending: 5 };
+        assert_eq!(api::delivered("$JS.ACK.reedi-1-0.c.1.7.3.1700.5"), Some(expected));
+        assert_eq!(api::delivered("$JS.ACK._.hash.reedi-1-0.c.1.7.3.1700.5.random"), Some(expected));
         assert_eq!(api::delivered("$JS.ACK.reedi-1-0.c.1"), None);
     }
 

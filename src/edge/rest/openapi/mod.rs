@@ -75,7 +75,8 @@ programs decide; `title` and `detail` are for people and may change. What one ma
 did not exist. 408, 429 and 503 come with `Retry-After` in seconds; with 409 `conflict` and 500 `retryAfter`
 stands in the body alone. An unknown path is 404 `not_found`, a wrong method of a known one 405
 `method_not_allowed` with `Allow`. `log_unavailable` means: surely not done. `outcome_unknown` means:
-perhaps done, send the same again. `store_unavailable` means: not readable yet, ask again.
+perhaps done, send the same again. `store_unavailable` means: not readable yet, ask again. What is no
+HTTP request at all, or has a head of more than 16 KiB, is 400 or 431 without a body, and the connection ends.
 
 **Reading one's own writes**: history, lists and events wait up to 2 s until the store has everything that
 this server acknowledged or told the account, and are refused with `store_unavailable` beyond.

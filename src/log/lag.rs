@@ -1,0 +1,200 @@
+//! Lag: how far a worker is behind the end of a slice of the log, told by shard. Looked at apart from the
+//! work itself, because it matters most where the work stands still.
+
+use super::{Log, LogPort, RawRecord, ShardSet, Slice};
+use crate::runtime::clock::LogClock;
+use crate::runtime::metrics::Metrics;
+use parking_lot::Mutex;
+use reedi_protocol::{Position, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often it is looked: a question to each stream's leader.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A log that answers later is away, and what was told last stands.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How far one worker is with one slice. Clones share it.
+#[derive(Clone, Default)]
+pub struct Lag(Arc<Mutex<Standing>>);
+
+#[derive(Default)]
+struct Standing {
+    shards: ShardSet,
+    /// Everything of these shards up to here is done.
+    done: Position,
+    /// Everything of them that the log took before this is done; `None` while nobody knows.
+    done_at: Option<Timestamp>,
+    /// Nothing is in hand, and the log had nothing more when it gave the last.
+    idle: bool,
+}
+
+/// What is told of one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    shards: ShardSet,
+    behind: u64,
+    oldest: Option<Duration>,
+}
+
+impl Lag {
+    /// Reading begins, of `shards` from after `done`.
+    pub fn begins(&self, shards: ShardSet, done: Position, drained: bool) {
+        let mut standing = self.0.lock();
+        if standing.shards != shards {
+            *standing = Standing { shards, ..Standing::default() };
+        }
+        standing.done = standing.done.max(done);
+        standing.idle = drained;
+    }
+
+    /// Records came and are in hand.
+    pub fn has_in_hand(&self, records: &[RawRecord]) {
+        let mut standing = self.0.lock();
+        standing.idle = false;
+        if let Some(first) = records.first() {
+            standing.done_at = standing.done_at.or(Some(first.log_time));
+        }
+    }
+
+    /// Everything up to `last`, which the log took at `time`, is done. `drained`: the log had no more.
+    pub fn is_done(&self, last: Position, time: Timestamp, drained: bool) {
+        let mut standing = self.0.lock();
+        standing.done = standing.done.max(last);
+        standing.done_at = standing.done_at.max(Some(time));
+        standing.idle = drained;
+    }
+
+    /// Reading is interrupted; `shards` are what will be read next.
+    pub fn stops(&self, shards: ShardSet) {
+        let mut standing = self.0.lock();
+        standing.idle = false;
+        if standing.shards != shards {
+            *standing = Standing { shards, ..Standing::default() };
+        }
+    }
+
+    /// Compares with the end of the slice, which was there at `now`.
+    fn look(&self, end: Position, now: Timestamp) -> Seen {
+        let mut standing = self.0.lock();
+        if standing.idle {
+            standing.done = standing.done.max(end);
+            standing.done_at = Some(now);
+        }
+        let behind = match standing.done.epoch() == end.epoch() {
+            true => end.sequence().saturating_sub(standing.done.sequence()),
+            false if standing.done > end => 0,
+            false => end.sequence(),
+        };
+        let since = |at: Timestamp| Duration::from_millis(now.as_millis().saturating_sub(at.as_millis()));
+        let oldest = if behind == 0 { Some(Duration::ZERO) } else { standing.done_at.map(since) };
+        Seen { shards: standing.shards, behind, oldest }
+    }
+
+    /// Tells it for as long as it is polled.
+    pub async fn tell(self, log: Log, slice: Slice, metrics: Metrics, role: Role) {
+        let mut told = ShardSet::default();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let Ok(Ok(state)) = tokio::time::timeout(ANSWER_WITHIN, log.state(slice)).await else { continue };
+            let seen = self.look(state.last, role.now());
+            for shard in told.iter().filter(|shard| !seen.shards.contains(*shard)) {
+                metrics.forget_shard(role.name(), shard);
+            }
+            told = seen.shards;
+            if matches!(role, Role::Writer(_)) && !told.is_empty() {
+                metrics.set_log_fill(slice.index, state.fill_percent);
+            }
+            for shard in told.iter() {
+                metrics.set_lag(role.name(), shard, seen.behind);
+                if let (Role::Writer(_), Some(age)) = (&role, seen.oldest) {
+                    metrics.set_watermark_age(shard, age);
+                }
+            }
+        }
+    }
+}
+
+/// Whose lag it is. A writer's has an age by its clock.
+#[derive(Clone, Debug)]
+pub enum Role {
+    Delivery,
+    Writer(LogClock),
+}
+
+impl Role {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Delivery => "delivery",
+            Self::Writer(_) => "writer",
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        match self {
+            Self::Delivery => Timestamp::default(),
+            Self::Writer(clock) => clock.now(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use reedi_protocol::{ConversationKey, Epoch, Shard};
+
+    fn at(sequence: u64) -> Position {
+        Position::new(Epoch::FIRST, sequence).unwrap()
+    }
+
+    fn time(s: u64) -> Timestamp {
+        Timestamp::from_millis(s * 1_000)
+    }
+
+    fn record(sequence: u64, s: u64) -> RawRecord {
+        RawRecord {
+            position: at(sequence),
+            log_time: time(s),
+            conversation: ConversationKey::from_u64(1),
+            is_control: false,
+            payload: Bytes::new(),
+            traceparent: None,
+        }
+    }
+
+    fn seen(lag: &Lag, end: u64, now: u64) -> (u64, Option<u64>) {
+        let seen = lag.look(at(end), time(now));
+        (seen.behind, seen.oldest.map(|age| age.as_secs()))
+    }
+
+    #[test]
+    fn who_waits_for_records_is_not_behind_however_much_comes_for_others() {
+        let lag = Lag::default();
+        lag.begins([Shard(1)].into_iter().collect(), at(10), false);
+        lag.has_in_hand(&[record(11, 100)]);
+        lag.is_done(at(11), time(100), true);
+        assert_eq!(seen(&lag, 500, 200), (0, Some(0)), "none of these was of its shards");
+        lag.has_in_hand(&[record(501, 201)]);
+        assert_eq!(seen(&lag, 510, 203), (10, Some(3)), "all before the last look is done");
+    }
+
+    #[test]
+    fn who_stands_still_falls_behind() {
+        let lag = Lag::default();
+        let shards: ShardSet = [Shard(1)].into_iter().collect();
+        lag.begins(shards, at(10), false);
+        assert_eq!(seen(&lag, 30, 200), (20, None), "how old nobody knows yet");
+        lag.has_in_hand(&[record(12, 150), record(20, 160)]);
+        assert_eq!(seen(&lag, 30, 200), (20, Some(50)));
+        // The store went away: reading begins anew, and what is known stays known.
+        lag.stops(shards);
+        lag.begins(shards, at(10), false);
+        assert_eq!(seen(&lag, 40, 300), (30, Some(150)));
+        lag.is_done(at(20), time(160), false);
+        assert_eq!(seen(&lag, 40, 300), (20, Some(140)));
+        // Other shards are another story.
+        lag.stops([Shard(2)].into_iter().collect());
+        assert_eq!(seen(&lag, 40, 300), (40, None));
+    }
+}

@@ -1,0 +1,64 @@
+//! Measuring the log's clock (rule P4), which every role goes by.
+
+use super::{Log, LogPort};
+use crate::runtime::clock::{LogClock, MEASURE_EVERY};
+use crate::runtime::metrics::Metrics;
+use reedi_protocol::Timestamp;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// A log that answers later is away.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Asks the log for its time, takes it over, and tells how far this machine's clock is behind it. Gives
+/// whether the log answered.
+pub async fn measure(log: &Log, clock: &LogClock, metrics: &Metrics) -> bool {
+    let asked = Instant::now();
+    let Ok(Ok(log_time)) = tokio::time::timeout(ANSWER_WITHIN, log.now()).await else { return false };
+    let round_trip = asked.elapsed();
+    clock.measured(log_time, round_trip);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics.clock_offset_ms.set(behind_ms(log_time, round_trip, since_1970));
+    true
+}
+
+/// Measures for as long as it is polled; for roles that need not know whether the log answers.
+pub async fn keep_measuring(log: Log, clock: LogClock, metrics: Metrics) {
+    loop {
+        measure(&log, &clock, &metrics).await;
+        tokio::time::sleep(MEASURE_EVERY).await;
+    }
+}
+
+/// How far a system clock that shows `system` is behind `log_time`, which was taken in the middle of
+/// `round_trip`; negative: ahead.
+fn behind_ms(log_time: Timestamp, round_trip: Duration, system: Duration) -> i64 {
+    let there_ms = i128::from(log_time.as_millis()) + (round_trip / 2).as_millis() as i128;
+    i64::try_from(there_ms - system.as_millis() as i128).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::EmbeddedLog;
+    use reedi_protocol::Epoch;
+
+    #[test]
+    fn an_offset_has_a_sign() {
+        let (time, way) = (Timestamp::from_millis(10_000), Duration::from_millis(40));
+        assert_eq!(behind_ms(time, way, Duration::from_millis(7_020)), 3_000);
+        assert_eq!(behind_ms(time, way, Duration::from_millis(12_020)), -2_000);
+    }
+
+    #[tokio::test]
+    async fn the_offset_is_told_and_the_clock_follows() {
+        let ahead_ms = 3_600_000;
+        let begin = LogClock::from_system().now().plus_millis(ahead_ms);
+        let log = Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "a", begin));
+        let (clock, metrics) = (LogClock::from_system(), Metrics::new());
+        assert!(measure(&log, &clock, &metrics).await);
+        let told = metrics.clock_offset_ms.get();
+        assert!((ahead_ms as i64 - 5_000..ahead_ms as i64 + 5_000).contains(&told), "{told}");
+        assert!(clock.now() >= begin);
+    }
+}
