@@ -38,7 +38,7 @@ impl Memberships {
 
 /// Every device sees a conversation's events in position order, each once, without a gap that it does
 /// not notice. `log` is all that was to be told, in any order; empty where a run cannot know it, which
-/// leaves out the gaps.
+/// leaves out the gaps. What is only for some, as receipts are, is told once and may come late.
 ///
 /// # Errors
 /// An event told before an earlier one, told twice, or missing where the client believes to have all.
@@ -55,23 +55,27 @@ pub fn not_one_order(seen: &[Seen], log: &[LoggedEvent], memberships: &[Membersh
         by_conversation.entry(logged.event.key()).or_default().push(logged);
     }
     by_conversation.values_mut().for_each(|events| events.sort_by_key(|logged| logged.event));
+    // A mark stands for all earlier messages, whenever it comes: its place among them matters to nobody.
+    let unlinked: BTreeSet<EventId> = log.iter().filter(|l| l.only_for.is_some()).map(|l| l.event).collect();
     let mut found = Vec::new();
     for client in seen {
-        out_of_order(client, &mut found);
+        out_of_order(client, &unlinked, &mut found);
         gaps(client, &by_conversation, &memberships, &mut found);
     }
     found
 }
 
-fn out_of_order(client: &Seen, found: &mut Vec<Violation>) {
+fn out_of_order(client: &Seen, unlinked: &BTreeSet<EventId>, found: &mut Vec<Violation>) {
     // The last position told, the highest, and what was told already.
     let mut places: BTreeMap<ConversationKey, (Position, Position)> = BTreeMap::new();
     let mut known: BTreeSet<(EventId, &str)> = BTreeSet::new();
     for told in &client.told {
         let (conversation, position) = (told.event.key(), told.event.position());
         let (last, highest) = places.entry(conversation).or_default();
-        let (before, is_behind) = (*last, position < *highest);
-        (*last, *highest) = (position, position.max(*highest));
+        let (before, is_behind) = (*last, position < *highest && !unlinked.contains(&told.event));
+        if !unlinked.contains(&told.event) {
+            (*last, *highest) = (position, position.max(*highest));
+        }
         // One position may tell several things, each once.
         let is_repeat = !known.insert((told.event, &told.name)) && !repeats_at_one_position(&told.name);
         let (loss, what) = match (is_repeat, is_behind) {

@@ -174,4 +174,18 @@ impl ServerEvent {
             _ => None,
         }
     }
+
+    /// Where in which conversation the durable event stands that this tells of, wholly or, as what goes
+    /// along with a `system` message does, in part.
+    #[must_use]
+    pub fn stands_at(&self) -> Option<(ConversationId, Position)> {
+        match self {
+            Self::ConversationUpdated { conversation_id, position, .. }
+            | Self::ParticipantAdded { conversation_id, position, .. }
+            | Self::ParticipantRemoved { conversation_id, position, .. } => {
+                Some((*conversation_id, *position))
+            }
+            event => event.place().map(|(conversation, place)| (conversation, place.position)),
+        }
+    }
 }

@@ -129,6 +129,9 @@ impl Consumer {
             .filter(|(shard, s)| mine.generation(**shard) != Some(s.generation))
             .map(|(shard, _)| *shard)
             .collect();
+        if !lost.is_empty() {
+            self.fan_out.forget(&lost);
+        }
         for shard in lost {
             self.shards.remove(&shard);
             self.membership.end(shard);

@@ -73,6 +73,11 @@ impl FanOut {
         self.previous.insert(entry.record.conversation, entry.position)
     }
 
+    /// Others serve these shards now: what was last here will not be what is last when they come back.
+    pub fn forget(&mut self, shards: &[Shard]) {
+        self.previous.retain(|conversation, _| !shards.contains(&conversation.shard()));
+    }
+
     /// Sends what is there, with coverage of what moved; to edges that wait for their routes, of all
     /// shards.
     pub async fn flush(
@@ -153,13 +158,44 @@ fn coverage(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::{Body, Record, RequestDigest};
     use crate::edge_link::Generation;
     use crate::edge_link::in_process::InProcessLink;
+    use reedi_protocol::resource::ConversationType;
     use reedi_protocol::{Epoch, Timestamp};
     use std::time::Duration;
 
     const EDGE: EdgeId = EdgeId(7);
     const WORKER: WorkerId = WorkerId(1);
+
+    /// Else a client would take an event for the one after what it has, over all that another worker told
+    /// meanwhile.
+    #[test]
+    fn a_shard_that_comes_back_names_no_predecessor_of_before() {
+        let conversation = ConversationKey::from_u64(7 << 56 | 1);
+        let at = |sequence| Position::new(Epoch::FIRST, sequence).unwrap();
+        let record = Record {
+            conversation,
+            kind: ConversationType::Group,
+            actor: AccountId::new(uuid::Uuid::from_u128(1)),
+            stamp: Timestamp::from_millis(1),
+            digest: RequestDigest([0; 16]),
+            audience: None,
+            body: Body::Delete { target: at(1) },
+        };
+        let event = |sequence| Entry {
+            position: at(sequence),
+            log_time: Timestamp::default(),
+            record: record.clone(),
+        };
+        let mut fan_out = FanOut::default();
+        assert_eq!(fan_out.previous_of(&event(2)), None);
+        assert_eq!(fan_out.previous_of(&event(3)), Some(at(2)));
+        fan_out.forget(&[Shard(8)]);
+        assert_eq!(fan_out.previous_of(&event(4)), Some(at(3)));
+        fan_out.forget(&[conversation.shard()]);
+        assert_eq!(fan_out.previous_of(&event(9)), None);
+    }
 
     /// Else shards in which nothing happens are not heard of while one is busy, and after 10 s the edge
     /// sends its clients elsewhere.

@@ -68,7 +68,11 @@ impl Membership {
         let record = &entry.record;
         match &record.body {
             Body::Tick => return Ok(Arc::from([])),
-            Body::Hide { .. } => return Ok(Arc::from([record.actor])),
+            // Who acted may have gone before this came to stand, by an edge that did not know it yet.
+            Body::Hide { .. } => {
+                let members = self.members(entry, store).await?;
+                return Ok(members.iter().copied().filter(|account| *account == record.actor).collect());
+            }
             Body::Receipt(mark) => {
                 let members = self.members(entry, store).await?;
                 let told = |account: &AccountId| mark.tell.contains(account) || *account == record.actor;

@@ -40,7 +40,7 @@ pub type Told = (Audience, ServerEvent);
 /// Encodes an event for all who get it.
 #[must_use]
 pub fn encode(event: &ServerEvent) -> OutFrame {
-    let place = event.place().map(|(id, place)| (id.shard(), place.position));
+    let place = event.stands_at().map(|(id, position)| (id.shard(), position));
     OutFrame { text: Bytes::from(frame::encode_event(event)), place }
 }
 

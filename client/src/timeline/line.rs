@@ -4,13 +4,16 @@ use super::Told;
 use reedi_protocol::event::{Place, ServerEvent};
 use reedi_protocol::resource::{Events, LoggedEvent};
 use reedi_protocol::{ConversationId, Position};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug)]
 pub(super) struct Line {
     /// Everything up to here has been told.
     pub(super) complete: Position,
-    /// What waits for its predecessors, all of it later than `complete`.
+    /// What was told beyond `complete` before the connection had caught up: each follows the one before it,
+    /// and what is linked to nothing, as receipts are, may be missing in between. It is replayed.
+    pub(super) ahead: BTreeSet<Position>,
+    /// What waits for its predecessors, all of it later than what was told.
     pub(super) held: BTreeMap<Position, ServerEvent>,
     /// Whether an answer of `/events` is awaited.
     pub(super) fetching: bool,
@@ -20,7 +23,7 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn at(complete: Position) -> Self {
-        Self { complete, held: BTreeMap::new(), fetching: false, tries: 0 }
+        Self { complete, ahead: BTreeSet::new(), held: BTreeMap::new(), fetching: false, tries: 0 }
     }
 
     pub(super) fn forget_held(&mut self) {
@@ -34,28 +37,58 @@ impl Line {
         self.tries = 0;
     }
 
-    /// Applies an event, keeps it back, or drops it as a duplicate. `trusting` says that an event
-    /// without a predecessor may be taken as the next one.
-    pub(super) fn receive(&mut self, place: Place, event: ServerEvent, trusting: bool, told: &mut Vec<Told>) {
-        if place.position <= self.complete {
+    /// The last that was told.
+    fn reached(&self) -> Position {
+        self.ahead.last().map_or(self.complete, |last| self.complete.max(*last))
+    }
+
+    /// Applies an event, keeps it back, or drops it as a duplicate. On a connection that has caught up an
+    /// event without a predecessor may be taken as the next one.
+    pub(super) fn receive(
+        &mut self,
+        place: Place,
+        event: ServerEvent,
+        caught_up: bool,
+        told: &mut Vec<Told>,
+    ) {
+        if place.position <= self.complete || self.ahead.contains(&place.position) {
+            return;
+        }
+        if place.position < self.reached() {
+            // All that is linked was told: this is a receipt or the like, whose place matters to nobody.
+            self.ahead.insert(place.position);
+            told.push(Told::Event(Box::new(event)));
             return;
         }
         // An edge that skipped something proves no more coverage until the gap is closed.
-        let trusting = trusting && self.held.is_empty();
+        let trusting = caught_up && self.held.is_empty();
         self.held.entry(place.position).or_insert(event);
-        self.release(trusting, told);
+        self.release(trusting, caught_up, told);
     }
 
-    /// Tells what is kept back, as far as each event's predecessor is here.
-    pub(super) fn release(&mut self, trusting: bool, told: &mut Vec<Told>) {
+    /// The connection has caught up: what was told ahead joins on, and so does what is kept back.
+    pub(super) fn catch_up(&mut self, checkpoint: Position, told: &mut Vec<Told>) {
+        self.complete_to(checkpoint, told);
+        self.complete = self.reached();
+        self.ahead.clear();
+        self.release(true, true, told);
+    }
+
+    /// Tells what is kept back, as far as each event's predecessor is here, or `trusting` that it is.
+    fn release(&mut self, trusting: bool, caught_up: bool, told: &mut Vec<Told>) {
         while let Some(first) = self.held.first_entry() {
             let previous = first.get().place().and_then(|(_, place)| place.previous_position);
-            let follows = previous.map_or(trusting, |previous| previous <= self.complete);
-            if !follows {
+            let reached = self.ahead.last().map_or(self.complete, |last| self.complete.max(*last));
+            if !previous.map_or(trusting, |previous| previous <= reached) {
                 return;
             }
             let (position, event) = first.remove_entry();
-            self.tell(position, event, told);
+            if caught_up {
+                self.tell(position, event, told);
+            } else {
+                self.ahead.insert(position);
+                told.push(Told::Event(Box::new(event)));
+            }
         }
     }
 
@@ -66,6 +99,8 @@ impl Line {
             self.tell(position, event, told);
         }
         self.complete = self.complete.max(position);
+        self.ahead = self.ahead.split_off(&self.complete);
+        self.ahead.remove(&self.complete);
     }
 
     /// Takes over an answer of `/events`: it and what is kept back are one sequence up to its end.
@@ -78,15 +113,15 @@ impl Line {
             }
         }
         self.complete_to(page.complete_to, told);
-        self.release(true, told);
+        self.release(true, true, told);
     }
 
     /// Leaves everything up to the newest event here to the application, which loads it as a page. What
     /// is kept back goes too: it may have gaps of its own.
     pub(super) fn give_up(&mut self, conversation: ConversationId, told: &mut Vec<Told>) {
-        if let Some((newest, _)) = self.held.last_key_value() {
-            self.complete = self.complete.max(*newest);
-        }
+        let newest = self.held.last_key_value().map_or(Position::START, |(newest, _)| *newest);
+        self.complete = self.reached().max(newest);
+        self.ahead.clear();
         self.forget_held();
         told.push(Told::Reset(conversation));
     }

@@ -5,6 +5,10 @@
 //! that has caught up, so is one that names no predecessor, because the edge proves coverage. While
 //! catching up it is kept until `resume_complete`: a live event may overtake what is replayed, and
 //! would make that look like a duplicate. Anything else is a gap, which a call of `/events` fills.
+//!
+//! While a resume has to wait, live events go on, and nothing proves that no receipt was missed between
+//! them, for receipts are no links. So the next resume asks for everything again: what was told is dropped,
+//! and a receipt that was missed is told late, which is why receipts alone may come out of order.
 
 mod line;
 #[cfg(test)]
@@ -130,10 +134,10 @@ impl Timelines {
             event => match event.place() {
                 None => told.push(Told::Event(Box::new(event))),
                 Some((conversation, place)) => {
-                    let (baseline, trusting) = (self.baseline(conversation), self.caught_up);
+                    let (baseline, caught_up) = (self.baseline(conversation), self.caught_up);
                     let line = self.lines.entry(conversation).or_insert_with(|| Line::at(baseline));
                     let before = line.held.len();
-                    line.receive(place, event, trusting, told);
+                    line.receive(place, event, caught_up, told);
                     self.held = self.held + line.held.len() - before;
                     self.settle(conversation, told);
                 }
@@ -164,6 +168,10 @@ impl Timelines {
     /// Brings a line to rest: nothing kept back, or a fetch under way, or given up.
     fn settle(&mut self, conversation: ConversationId, told: &mut Vec<Told>) {
         let Some(line) = self.lines.get_mut(&conversation) else { return };
+        if line.ahead.len() > HELD_PER_CONVERSATION {
+            self.held -= line.held.len();
+            line.give_up(conversation, told);
+        }
         if line.held.is_empty() {
             line.rest();
             return;
@@ -185,8 +193,7 @@ impl Timelines {
         for conversation in conversations {
             if let Some(line) = self.lines.get_mut(&conversation) {
                 self.held -= line.held.len();
-                line.complete_to(checkpoint.get(conversation.shard()), told);
-                line.release(true, told);
+                line.catch_up(checkpoint.get(conversation.shard()), told);
                 self.held += line.held.len();
             }
             self.settle(conversation, told);

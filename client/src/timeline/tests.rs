@@ -85,6 +85,24 @@ fn fill(timelines: &mut Timelines, filled: Filled) -> Vec<String> {
     shown(&told)
 }
 
+/// The schedule: the store is away, a live message follows the last one that was told, and the receipt
+/// between them, which is no link, was missed.
+#[test]
+fn a_receipt_missed_before_a_resume_that_had_to_wait_is_told_late_and_nothing_twice() {
+    let (mut timelines, mut told) = (live(5), Vec::new());
+    timelines.resume();
+    timelines.receive(event(8, Some(5)), &mut told);
+    assert_eq!(shown(&told), ["8"], "what is live does not wait for the store");
+    let again = timelines.resume();
+    assert!(again.cursors.is_empty(), "nothing proves that there was nothing in between");
+    told.clear();
+    [event(7, None), event(8, Some(5)), event(9, Some(8))].map(|e| timelines.receive(e, &mut told));
+    timelines.receive(complete(9), &mut told);
+    timelines.receive(event(10, None), &mut told);
+    assert_eq!(shown(&told), ["7", "9", "10"]);
+    assert_eq!(timelines.complete(KEY.conversation_id()), at(10));
+}
+
 #[test]
 fn events_in_order_pass_and_duplicates_do_not() {
     let mut timelines = live(4);

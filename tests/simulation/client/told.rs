@@ -106,12 +106,7 @@ impl Client {
 
 /// What a durable event is, for the record.
 pub(super) fn as_told(event: &ServerEvent) -> Option<ToldEvent> {
-    let (conversation, position) = match event {
-        ServerEvent::ConversationUpdated { conversation_id, position, .. }
-        | ServerEvent::ParticipantAdded { conversation_id, position, .. }
-        | ServerEvent::ParticipantRemoved { conversation_id, position, .. } => (*conversation_id, *position),
-        event => event.place().map(|(conversation, place)| (conversation, place.position))?,
-    };
+    let (conversation, position) = event.stands_at()?;
     let name = summary(event).split(' ').next().unwrap_or_default().to_owned();
     Some(ToldEvent { event: conversation.key().event_id(position), name })
 }
