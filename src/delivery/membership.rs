@@ -12,10 +12,15 @@ const MOST: usize = 100_000;
 /// Events read at once from the store.
 const EVENTS_AT_ONCE: usize = 100;
 
-#[derive(Clone)]
+/// Earlier control events of a conversation whose members are remembered, for repeats: a repeat goes back
+/// a minute at most.
+const EARLIER_MOST: usize = 8;
+
 struct Known {
     control: Position,
     members: Arc<[AccountId]>,
+    /// The control events before, the latest last, without a gap.
+    earlier: Vec<(Position, Arc<[AccountId]>)>,
 }
 
 /// The members that this worker knows of.
@@ -42,7 +47,13 @@ impl Membership {
     pub fn learn(&mut self, entry: &Entry) {
         if let Body::Control { after, .. } = &entry.record.body {
             let members = after.members.iter().map(|m| m.account).collect();
-            self.remember(entry.record.conversation, Known { control: entry.position, members });
+            let mut earlier = Vec::new();
+            if let Some(known) = self.conversations.remove(&entry.record.conversation) {
+                earlier = known.earlier;
+                earlier.push((known.control, known.members));
+                earlier.drain(..earlier.len().saturating_sub(EARLIER_MOST));
+            }
+            self.remember(entry.record.conversation, Known { control: entry.position, members, earlier });
         }
     }
 
@@ -96,10 +107,13 @@ impl Membership {
         let audience = entry.record.audience.as_ref();
         if let Some(known) = self.conversations.get(&conversation) {
             if known.control > entry.position {
-                // A repeat of what was before that control event: as the edge saw it then.
-                if let Some(audience) = audience {
-                    return Ok(audience.accounts.iter().copied().collect());
-                }
+                // A repeat of what was before that control event. As the edge saw it then is not enough:
+                // it may not have known who had just left.
+                let then = known.earlier.iter().rev().find(|(control, _)| *control <= entry.position);
+                return match then {
+                    Some((_, members)) => Ok(members.clone()),
+                    None => members_before(conversation, entry.position, store).await,
+                };
             } else if audience.is_none_or(|audience| audience.control <= known.control) {
                 return Ok(known.members.clone());
             }
@@ -113,22 +127,20 @@ impl Membership {
             }
         }
         let Some((control, state)) = store.state(conversation).await? else { return Ok(Arc::from([])) };
-        let latest = state.members.iter().map(|member| member.account).collect();
-        if control <= entry.position {
-            let known = Known { control, members: latest };
-            self.remember(conversation, known.clone());
-            return Ok(known.members);
+        if control > entry.position {
+            return members_before(conversation, entry.position, store).await;
         }
-        members_before(conversation, entry.position, latest, store).await
+        let members: Arc<[AccountId]> = state.members.iter().map(|member| member.account).collect();
+        self.remember(conversation, Known { control, members: members.clone(), earlier: Vec::new() });
+        Ok(members)
     }
 }
 
-/// Who took part at `position`, where the store is ahead of it: who joined later does not get what stands
-/// there, and who left later does. The first control event behind it says who came or went with it.
+/// Who took part at `position`, where there is a later control event: who joined later does not get what
+/// stands there, and who left later does. The first one behind it says who came or went with it.
 async fn members_before(
     conversation: ConversationKey,
     position: Position,
-    latest: Arc<[AccountId]>,
     store: &Store,
 ) -> Result<Arc<[AccountId]>, StoreError> {
     let mut range = Range::after(position);
@@ -149,8 +161,8 @@ async fn members_before(
         }
         match events.last() {
             Some(last) if events.len() == EVENTS_AT_ONCE => range = Range::after(last.position),
-            // It has been forgotten since: events are kept for 30 days, and no record waits that long.
-            _ => return Ok(latest),
+            // It is in the log, so it will be there.
+            _ => return Err(StoreError::Unavailable("a control event is not stored yet".to_owned())),
         }
     }
 }

@@ -94,7 +94,8 @@ pub struct Client {
     recent: VecDeque<MessageId>,
     since: Option<Checkpoint>,
     seen: Seen,
-    /// A resume has to wait and live events go on: once it is carried out it goes back behind them, once.
+    /// A resume is asked for, and live events go on where it has to wait or comes later than they do: once it
+    /// is carried out it goes back behind them, once.
     goes_back: bool,
     resets: BTreeMap<ConversationKey, Position>,
     resume_due: Option<Instant>,
@@ -218,7 +219,7 @@ impl Client {
         }
         self.resume_due = Some(Instant::now());
         self.pinged = Instant::now();
-        self.goes_back = false;
+        self.goes_back = true;
     }
 
     fn is_settled(&self) -> bool {

@@ -3,8 +3,8 @@
 use super::*;
 
 impl Client {
-    /// Writes down what this connection was told, for the order of it. A resume that had to wait replays
-    /// behind what came live meanwhile: from there on it is another sequence.
+    /// Writes down what this connection was told, for the order of it. A resume replays behind what came live
+    /// meanwhile: from there on it is another sequence.
     pub(super) fn note_told(&mut self, event: &ServerEvent, told: &mut Seen) {
         match event {
             ServerEvent::ResumePending { .. } => self.goes_back = true,
