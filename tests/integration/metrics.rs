@@ -199,7 +199,8 @@ async fn talk(scene: &Scene, narrow: &Node) -> Vec<Box<dyn std::any::Any>> {
     assert!(refused, "nothing limits");
     // One who does not read, until more waits than the system's buffers take.
     let deaf = upgrade(&url, Some(&bob.token)).await;
-    let large = json!({ "content": "x".repeat(60_000), "messageType": "text" });
+    // Some 256 KiB each as JSON.
+    let large = json!({ "content": "\u{1}".repeat(43_000), "messageType": "text" });
     let sending = async {
         loop {
             let at = alice.at(0);
