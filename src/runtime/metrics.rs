@@ -348,6 +348,7 @@ mod tests {
         metrics.lease_lost("writer");
         metrics.set_lag(WRITER, Shard(5), u64::MAX);
         metrics.set_watermark_age(Shard(5), Duration::from_millis(1500));
+        metrics.set_log_fill(0, 12);
         metrics.send_to_ack.observe(0.003);
         metrics
     }

@@ -147,13 +147,11 @@ async fn every_series_is_moved() {
         .await;
     let held = talk(&scene, &narrow).await;
     disturb(cluster).await;
-    let (deliveries, writers) = (cluster.deliveries.lock(), cluster.writers.lock());
-    let nodes: Vec<String> = (cluster.edges.iter().chain([&narrow]))
-        .chain(deliveries.iter())
-        .chain(writers.iter())
-        .map(|node| node.admin.clone())
-        .collect();
-    drop((deliveries, writers));
+    let edges = cluster.edges.iter().chain([&narrow]);
+    let mut nodes: Vec<String> = edges.map(|node| node.admin.clone()).collect();
+    for workers in [&cluster.deliveries, &cluster.writers] {
+        nodes.extend(workers.lock().iter().map(|node| node.admin.clone()));
+    }
     let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
     for (name, how) in SERIES {
         until(&format!("{name} {how:?}"), &nodes, |samples| lives(samples, name, how)).await;
@@ -199,7 +197,8 @@ async fn talk(scene: &Scene, narrow: &Node) -> Vec<Box<dyn std::any::Any>> {
     assert!(refused, "nothing limits");
     // One who does not read, until more waits than the system's buffers take.
     let deaf = upgrade(&url, Some(&bob.token)).await;
-    let large = json!({ "content": "x".repeat(60_000), "messageType": "text" });
+    // Some 256 KiB each as JSON.
+    let large = json!({ "content": "\u{1}".repeat(43_000), "messageType": "text" });
     let sending = async {
         loop {
             let at = alice.at(0);
