@@ -21,11 +21,11 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Starting takes a minute, settling and reading history at most three.
-timeout --kill-after=20 "$((seconds + 600))" "$built/reedi-chaos" --seconds "$seconds" ${CHAOS_SEED:+--seed "$CHAOS_SEED"} \
+# Starting takes a minute, or several on a busy machine; settling and reading history at most three.
+timeout --kill-after=20 "$((seconds + 780))" "$built/reedi-chaos" --seconds "$seconds" ${CHAOS_SEED:+--seed "$CHAOS_SEED"} \
   --reedi "$built/reedi" --components tests/components --folder "$folder" &
 chaos=$!
 wait "$chaos" || status=$?
 chaos=""
-[ "$status" != 124 ] || echo "it did not end within $((seconds + 600)) s" >&2
+[ "$status" != 124 ] || echo "it did not end within $((seconds + 780)) s" >&2
 exit "$status"
