@@ -100,13 +100,18 @@ async fn a_frame_cut_short_by_a_crash_is_cut_off() {
         append(&log, event(1, b"torn")).await;
     }
     let segment = folder.newest_segment();
-    let length = std::fs::metadata(&segment).expect("the segment").len();
-    let file = std::fs::OpenOptions::new().write(true).open(&segment).expect("the segment");
-    file.set_len(length - 3).expect("it is cut");
-    let log = folder.log();
-    let position = append(&log, event(1, b"after")).await;
-    assert_eq!(position.sequence(), 2, "the place of what was never acknowledged is free again");
-    assert_eq!(payloads(&log, 2).await, [b"whole".to_vec(), b"after".to_vec()]);
+    let mut bytes = std::fs::read(&segment).expect("the segment");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("records, before the room for more");
+    // The room for more is there, or was not written either.
+    for (in_room, after) in [(true, &b"after"[..]), (false, b"later")] {
+        bytes.truncate(end - 3);
+        bytes.resize(if in_room { end + 5_000 } else { end - 3 }, 0);
+        std::fs::write(&segment, &bytes).expect("it is cut");
+        let log = folder.log();
+        let position = append(&log, event(1, after)).await;
+        assert_eq!(position.sequence(), 2, "the place of what was never acknowledged is free again");
+        assert_eq!(payloads(&log, 2).await, [b"whole".to_vec(), after.to_vec()]);
+    }
 }
 
 #[tokio::test]

@@ -227,7 +227,8 @@ impl Server {
             })
             .collect();
         let sum = |wanted: &dyn Fn(&str) -> bool| {
-            cores_by_role.iter().filter(|(role, _)| wanted(role)).map(|(_, cores)| cores).sum()
+            // From a zero that is none below zero, as the sum of nothing is.
+            cores_by_role.iter().filter(|(role, _)| wanted(role)).fold(0.0, |sum, (_, cores)| sum + cores)
         };
         CpuUse {
             seconds,

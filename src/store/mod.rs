@@ -369,6 +369,27 @@ macro_rules! dispatch {
     };
 }
 
+impl Store {
+    /// Stores what a batch of the log came to: all of `writes`, and only then moves `watermarks` (invariant
+    /// `stored_before_trimmed`). Where both can be done at once, they are.
+    ///
+    /// # Errors
+    /// The watermarks have not moved.
+    pub async fn persist(&self, writes: Vec<Write>, watermarks: Vec<(Shard, Position)>) -> StoreResult<()> {
+        if let Self::Embedded(store) = self {
+            return if writes.is_empty() && watermarks.is_empty() {
+                Ok(())
+            } else {
+                store.persist(writes, watermarks).await
+            };
+        }
+        if !writes.is_empty() {
+            self.apply(&writes).await?;
+        }
+        if watermarks.is_empty() { Ok(()) } else { self.advance(&watermarks).await }
+    }
+}
+
 impl Writes for Store {
     async fn apply(&self, writes: &[Write]) -> StoreResult<()> {
         match self {

@@ -8,7 +8,7 @@ pub mod trim;
 use crate::log::lag::{Lag, Role};
 use crate::log::measure::keep_measuring;
 use crate::log::tick::tick;
-use crate::log::{Log, LogPort, LogReader, ReadError, Slice};
+use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::LogClock;
@@ -24,6 +24,9 @@ use tokio::time::Instant;
 
 /// Records persisted together at most.
 const BATCH_MOST: usize = 2_000;
+/// The least time from one batch to the next, so that batches under load are large: each costs a commit of
+/// the store, whatever is in it. What comes alone is stored at once.
+const BATCH_EVERY: Duration = Duration::from_millis(10);
 /// A shard that moved nothing for this long gets a tick, so that its watermark does not hold back
 /// trimming (rule P2).
 const TICK_IDLE: Duration = Duration::from_secs(600);
@@ -137,6 +140,7 @@ impl Writer {
         let mut moved: BTreeMap<Shard, Instant> =
             shards.iter().map(|shard| (shard, Instant::now())).collect();
         backoff.reset();
+        let mut next = Instant::now();
         let mut idle = tokio::time::interval(TICK_IDLE / 10);
         idle.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -151,11 +155,12 @@ impl Writer {
                     erasures.run_due(&self.log, &self.store).await;
                     continue;
                 }
-                records = reader.next(BATCH_MOST) => records?,
+                records = next_batch(&mut reader, next) => records?,
             };
             lag.has_in_hand(&records);
             let last = records.last().map(|record| (record.position, record.log_time));
             let now = Instant::now();
+            next = now + BATCH_EVERY;
             for record in &records {
                 moved.insert(record.conversation.shard(), now);
             }
@@ -185,4 +190,10 @@ impl Writer {
             let _ = self.log.append(tick(shard, &self.clock)).await;
         }
     }
+}
+
+/// What has gathered until `due`, or comes after it.
+async fn next_batch(reader: &mut Reader, due: Instant) -> Result<Vec<RawRecord>, ReadError> {
+    tokio::time::sleep_until(due).await;
+    reader.next(BATCH_MOST).await
 }

@@ -3,7 +3,7 @@
 use super::batch::Batch;
 use crate::domain::write::{Write, writes_of};
 use crate::runtime::metrics::Metrics;
-use crate::store::{Store, StoreError, Watermarks as _, Writes as _};
+use crate::store::{Store, StoreError};
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard, Timestamp};
 use std::collections::HashMap;
 
@@ -36,19 +36,14 @@ impl Persist {
             count += 1;
         }
         coalesce_heads(&mut writes);
-        if !writes.is_empty() {
-            self.store.apply(&writes).await?;
-        }
         let moved: Vec<(Shard, Position)> = batch
             .last
             .iter()
             .filter(|(shard, last)| self.stored.get(shard).is_none_or(|stored| *last > stored))
             .map(|(shard, last)| (*shard, *last))
             .collect();
-        if !moved.is_empty() {
-            self.store.advance(&moved).await?;
-            self.stored.extend(moved);
-        }
+        self.store.persist(writes, moved.clone()).await?;
+        self.stored.extend(moved);
         self.metrics.records_stored.inc_by(count);
         for entry in &batch.entries {
             let age_ms = now.as_millis().saturating_sub(entry.log_time.as_millis());

@@ -1,5 +1,6 @@
 //! A connection's life: come, be told, leave; the same for every front door.
 
+pub mod rfc6455;
 pub mod sweep;
 pub mod websocket;
 

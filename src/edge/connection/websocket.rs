@@ -2,6 +2,7 @@
 //! outbox has.
 
 use super::Present;
+use super::rfc6455::{Broken, Said, Violation, WebSocket};
 use crate::edge::Edge;
 use crate::edge::admission::WaitingSocket;
 use crate::edge::authenticate::Identity;
@@ -9,7 +10,6 @@ use crate::edge::command::socket;
 use crate::edge::refused::Refused;
 use crate::edge::session::{Close, Next, OutFrame};
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
 use reedi_protocol::command::{Authenticate, name};
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::{self, Answer, CommandFrame};
@@ -18,18 +18,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WireCode;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes, error::CapacityError};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Bytes that a connection reads at once: what an idle one holds for reading.
-const READ_BUFFER: usize = 1_024;
-/// What a control frame leaves for the reason of a close (RFC 6455, section 5.5), in bytes.
-const REASON_BYTES: usize = 123;
 /// How long a client may take to take what is written to it.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a client may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 type Command = Pin<Box<dyn Future<Output = Option<OutFrame>> + Send>>;
 
@@ -39,22 +33,23 @@ pub async fn serve<S>(edge: Arc<Edge>, io: S, identity: Entry)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(0)
-        .max_write_buffer_size(usize::MAX)
-        .max_message_size(Some(limits::FRAME_BYTES))
-        .max_frame_size(Some(limits::FRAME_BYTES));
-    let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, Some(config)).await;
+    let mut socket = WebSocket::new(io, limits::FRAME_BYTES);
+    // What is rare is boxed: a connection takes as much memory as the largest thing that it may wait for.
     let present = match identity {
-        Entry::Known(present) => *present,
-        Entry::Unknown(waiting) => match authenticate(&edge, &mut socket, waiting).await {
-            Ok(present) => present,
-            Err(close) => return end(&edge, socket, close).await,
+        Entry::Known(present) => present,
+        Entry::Unknown(waiting) => match Box::pin(authenticate(&edge, &mut socket, waiting)).await {
+            Ok(present) => Box::new(present),
+            Err(close) => return Box::pin(end(&edge, &mut socket, close)).await,
         },
     };
-    if let Some(close) = converse(&present, &mut socket).await {
-        end(&edge, socket, close).await;
+    drop(edge);
+    match converse(&present, &mut socket).await {
+        Ended::Gone => {}
+        Ended::ByClient(code) => {
+            // Answered as RFC 6455 has it (section 5.5.1); the client has said all that it says.
+            let _ = tokio::time::timeout(GOODBYE_WITHIN, socket.close(code, "")).await;
+        }
+        Ended::ByUs(close) => Box::pin(end(&present.edge, &mut socket, close)).await,
     }
 }
 
@@ -66,36 +61,34 @@ pub enum Entry {
     Unknown(WaitingSocket),
 }
 
-async fn end<S: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, mut socket: WebSocketStream<S>, close: Close) {
-    edge.metrics.closed(close.code);
-    let reason = &close.reason[..close.reason.floor_char_boundary(REASON_BYTES)];
-    let frame = CloseFrame { code: WireCode::from(close.code.code()), reason: reason.into() };
-    let goodbye = async {
-        socket.send(Message::Close(Some(frame))).await?;
-        while let Some(message) = socket.next().await {
-            match message {
-                Ok(Message::Close(_)) => break,
-                Ok(_) => {}
-                Err(_) => return discard(socket.get_mut()).await,
-            }
-        }
-        Ok::<(), Error>(())
-    };
-    // A client that does not say goodbye is dropped.
-    let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
+/// How a conversation with a client ended.
+enum Ended {
+    Gone,
+    /// With a close, and perhaps a code.
+    ByClient(Option<u16>),
+    ByUs(Close),
 }
 
-/// Reads and throws away what was under way. A connection closed over unread bytes is reset, and with it
-/// the goodbye.
-async fn discard(io: &mut (impl AsyncRead + Unpin)) -> Result<(), Error> {
-    let mut scrap = [0; READ_BUFFER];
-    while io.read(&mut scrap).await? > 0 {}
-    Ok(())
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(edge: &Edge, socket: &mut WebSocket<S>, close: Close) {
+    edge.metrics.closed(close.code);
+    let goodbye = async {
+        socket.close(Some(close.code.code()), &close.reason).await?;
+        loop {
+            match socket.next().await {
+                Ok(Some(Said::Close(_)) | None) => return Ok(()),
+                Ok(Some(_)) => {}
+                Err(Broken::Violation(_)) => return socket.discard().await,
+                Err(Broken::Io(error)) => return Err(error),
+            }
+        }
+    };
+    // A client that does not say goodbye is dropped.
+    let _ = tokio::time::timeout(GOODBYE_WITHIN, goodbye).await;
 }
 
 async fn authenticate<S>(
     edge: &Arc<Edge>,
-    socket: &mut WebSocketStream<S>,
+    socket: &mut WebSocket<S>,
     waiting: WaitingSocket,
 ) -> Result<Present, Close>
 where
@@ -125,21 +118,23 @@ where
     if let Some(ack) = frame.ack {
         let answer =
             socket::ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
-        let text = Message::text(frame::encode_answer(ack, &answer));
-        socket.send(text).await.map_err(|_| close(CloseCode::GoingAway, "gone"))?;
+        let text = Bytes::from(frame::encode_answer(ack, &answer));
+        let gone = |_| close(CloseCode::GoingAway, "gone");
+        socket.texts(std::iter::once(text)).await.map_err(gone)?;
     }
     Ok(present)
 }
 
-async fn first_text<S: AsyncRead + AsyncWrite + Unpin>(
-    socket: &mut WebSocketStream<S>,
-) -> Result<Utf8Bytes, Close> {
+async fn first_text<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocket<S>) -> Result<String, Close> {
     loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => return Ok(text),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-            Some(Err(error)) => return Err(close_for(&error)),
-            _ => {
+            Ok(Some(Said::Text(text))) => return Ok(text),
+            Ok(Some(Said::Ping(payload))) => {
+                socket.pong(&payload).await.map_err(|error| close_for(&Broken::Io(error)))?;
+            }
+            Ok(Some(Said::Pong)) => {}
+            Err(broken) => return Err(close_for(&broken)),
+            Ok(Some(Said::Binary | Said::Close(_)) | None) => {
                 return Err(Close {
                     code: CloseCode::ProtocolViolation,
                     reason: "the first frame must be text".into(),
@@ -161,20 +156,18 @@ pub fn refused_close(refused: Refused) -> Close {
     Close { code, reason: format!("{{\"reconnectAfterMs\":{wait_ms}}}") }
 }
 
-fn close_for(error: &Error) -> Close {
-    let (code, reason) = match error {
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => {
-            (CloseCode::TooLarge, "a frame has at most 256 KiB")
-        }
-        Error::Utf8(_) => (CloseCode::ProtocolViolation, "a text frame must be UTF-8"),
-        Error::Protocol(_) => (CloseCode::ProtocolViolation, "not a WebSocket frame"),
-        _ => (CloseCode::GoingAway, "the connection failed"),
+fn close_for(broken: &Broken) -> Close {
+    let (code, reason) = match broken {
+        Broken::Violation(Violation::TooLarge) => (CloseCode::TooLarge, "a frame has at most 256 KiB"),
+        Broken::Violation(Violation::NotUtf8) => (CloseCode::ProtocolViolation, "a text frame must be UTF-8"),
+        Broken::Violation(Violation::NotAFrame(_)) => (CloseCode::ProtocolViolation, "not a WebSocket frame"),
+        Broken::Io(_) => (CloseCode::GoingAway, "the connection failed"),
     };
     Close { code, reason: reason.to_owned() }
 }
 
-/// Reads and writes until one side ends it; gives the close to say, if there is one to say.
-async fn converse<S>(present: &Present, socket: &mut WebSocketStream<S>) -> Option<Close>
+/// Reads and writes until one side ends it.
+async fn converse<S>(present: &Present, socket: &mut WebSocket<S>) -> Ended
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
@@ -185,46 +178,49 @@ where
             biased;
             next = session.next() => Step::Write(next),
             answer = poll_running(&mut running) => Step::Answer(answer),
-            message = socket.next(), if running.is_none() => Step::Read(message),
+            said = socket.next(), if running.is_none() => Step::Read(said),
         };
-        let result = match step {
-            Step::Write(Next::Close(close)) => return Some(close),
-            Step::Write(Next::Frames(frames)) => write(socket, frames).await,
+        let written = match step {
+            Step::Write(Next::Close(close)) => return Ended::ByUs(close),
+            Step::Write(Next::Frames(frames)) => within(socket.texts(texts(frames))).await,
             Step::Write(Next::Ping) => {
                 // One that is gone is noticed by its silence.
-                let _ = tokio::time::timeout(WRITE_WITHIN, socket.send(Message::Ping(Bytes::new()))).await;
+                let _ = within(socket.ping()).await;
                 Ok(())
             }
             Step::Answer(answer) => {
                 running = None;
                 match answer {
-                    Some(frame) => write(socket, vec![frame]).await,
+                    Some(frame) => within(socket.texts(std::iter::once(frame.text))).await,
                     None => Ok(()),
                 }
             }
-            Step::Read(None) => return None,
-            Step::Read(Some(Err(error))) => return Some(close_for(&error)),
-            Step::Read(Some(Ok(message))) => {
+            Step::Read(Ok(None)) => return Ended::Gone,
+            Step::Read(Err(broken)) => return Ended::ByUs(close_for(&broken)),
+            Step::Read(Ok(Some(said))) => {
                 session.heard(present.edge.uptime_ms());
-                match message {
-                    Message::Text(text) => match begin(present, &text) {
-                        Ok(command) => running = command,
-                        Err(close) => return Some(close),
+                match said {
+                    Said::Text(text) => match begin(present, &text) {
+                        Ok(command) => {
+                            running = command;
+                            Ok(())
+                        }
+                        Err(close) => return Ended::ByUs(close),
                     },
-                    Message::Binary(_) => {
-                        return Some(Close {
+                    Said::Binary => {
+                        return Ended::ByUs(Close {
                             code: CloseCode::ProtocolViolation,
                             reason: "frames are text".into(),
                         });
                     }
-                    Message::Close(_) => return None,
-                    _ => {}
+                    Said::Close(code) => return Ended::ByClient(code),
+                    Said::Ping(payload) => within(socket.pong(&payload)).await,
+                    Said::Pong => Ok(()),
                 }
-                Ok(())
             }
         };
-        if let Err(close) = result {
-            return close;
+        if let Err(ended) = written {
+            return ended;
         }
     }
 }
@@ -232,7 +228,7 @@ where
 enum Step {
     Write(Next),
     Answer(Option<OutFrame>),
-    Read(Option<Result<Message, Error>>),
+    Read(Result<Option<Said>, Broken>),
 }
 
 async fn poll_running(running: &mut Option<Command>) -> Option<OutFrame> {
@@ -242,24 +238,19 @@ async fn poll_running(running: &mut Option<Command>) -> Option<OutFrame> {
     }
 }
 
-async fn write<S>(socket: &mut WebSocketStream<S>, frames: Vec<OutFrame>) -> Result<(), Option<Close>>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-{
-    let writing = async {
-        for frame in frames {
-            // Frames are made by serde_json and so are UTF-8.
-            let Ok(text) = Utf8Bytes::try_from(frame.text) else { continue };
-            socket.feed(Message::Text(text)).await?;
-        }
-        socket.flush().await
-    };
+fn texts(frames: Vec<OutFrame>) -> impl Iterator<Item = Bytes> + Send {
+    frames.into_iter().map(|frame| frame.text)
+}
+
+/// Writes, as long as the client takes what is written.
+async fn within(writing: impl Future<Output = std::io::Result<()>>) -> Result<(), Ended> {
     match tokio::time::timeout(WRITE_WITHIN, writing).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(None),
-        Err(_) => {
-            Err(Some(Close { code: CloseCode::SlowConsumer, reason: "nothing was read for 10 s".into() }))
-        }
+        Ok(Err(_)) => Err(Ended::Gone),
+        Err(_) => Err(Ended::ByUs(Close {
+            code: CloseCode::SlowConsumer,
+            reason: "nothing was read for 10 s".into(),
+        })),
     }
 }
 

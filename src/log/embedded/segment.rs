@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 /// A segment is closed at this size, in bytes; trimming removes whole ones.
 const SEGMENT_BYTES: u64 = 64 << 20;
+/// Zeros written ahead of the records, in bytes: syncing within a file that has its size takes three
+/// quarters of the time of syncing one that grows.
+const ROOM: u64 = 1 << 20;
 /// One in so many records has its offset in memory.
 const INDEX_EVERY: u64 = 64;
 /// Length and checksum before each body, in bytes.
@@ -35,6 +38,8 @@ pub(super) struct Segments {
     folder: PathBuf,
     closed: Vec<Segment>,
     open: Option<(Segment, File)>,
+    /// Bytes that the open segment's file has: records, and zeros after them.
+    room: u64,
     buffer: Vec<u8>,
 }
 
@@ -51,7 +56,7 @@ impl Segments {
             .collect();
         names.sort();
         let mut segments =
-            Self { folder: folder.to_owned(), closed: Vec::new(), open: None, buffer: Vec::new() };
+            Self { folder: folder.to_owned(), closed: Vec::new(), open: None, room: 0, buffer: Vec::new() };
         let last = names.len().saturating_sub(1);
         for (i, (first, path)) in names.into_iter().enumerate() {
             let segment = scan(first, &path, i == last, &mut learn)?;
@@ -62,6 +67,7 @@ impl Segments {
             let mut file = file.map_err(io_error(folder))?;
             file.set_len(segment.bytes).map_err(io_error(folder))?;
             file.seek(SeekFrom::End(0)).map_err(io_error(folder))?;
+            segments.room = segment.bytes;
             segments.open = Some((segment, file));
         }
         Ok(segments)
@@ -100,9 +106,15 @@ impl Segments {
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        if let Some((_, file)) = &mut self.open
+        if let Some((segment, file)) = &mut self.open
             && !self.buffer.is_empty()
         {
+            if segment.bytes > self.room {
+                let begins = segment.bytes - self.buffer.len() as u64;
+                make_room(file, segment.bytes, ROOM)?;
+                file.seek(SeekFrom::Start(begins))?;
+                self.room = segment.bytes + ROOM;
+            }
             file.write_all(&self.buffer)?;
             file.sync_data()?;
             self.buffer.clear();
@@ -111,6 +123,12 @@ impl Segments {
     }
 
     fn roll(&mut self, first: u64) -> std::io::Result<()> {
+        if let Some((full, file)) = &mut self.open {
+            // In a file that is not the newest, zeros would be damage. Before the next file has its name.
+            file.set_len(full.bytes)?;
+            file.sync_all()?;
+        }
+        self.room = 0;
         let path = self.folder.join(format!("{first:020}.segment"));
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         // The name must survive a crash as well as the bytes.
@@ -199,6 +217,14 @@ impl Segment {
         }
         Ok(())
     }
+}
+
+/// Writes `bytes` zeros from `from` on.
+fn make_room(file: &mut File, from: u64, bytes: u64) -> std::io::Result<()> {
+    const PART: &[u8] = &[0; 1 << 16];
+    file.seek(SeekFrom::Start(from))?;
+    let whole = bytes / PART.len() as u64;
+    (0..whole).try_for_each(|_| file.write_all(PART))
 }
 
 fn frame_head(body: &[u8]) -> [u8; HEAD] {
@@ -351,5 +377,55 @@ mod fuzz {
             }
         });
         let _ = std::fs::remove_file(&path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reedi_protocol::Epoch;
+
+    fn record(sequence: u64) -> StoredRecord {
+        StoredRecord {
+            position: Position::new(Epoch::FIRST, sequence).unwrap(),
+            log_time: Timestamp::from_millis(sequence),
+            conversation: ConversationKey::from_u64(sequence),
+            is_control: false,
+            duplicate_key: None,
+            traceparent: None,
+            payload: Bytes::from(vec![1; 700_000]),
+        }
+    }
+
+    fn read(folder: &Path) -> (Segments, Vec<u64>) {
+        let mut read = Vec::new();
+        let segments = Segments::open(folder, |record| read.push(record.position.sequence())).unwrap();
+        (segments, read)
+    }
+
+    /// Room is made several times, is cut off where a segment is closed, and is nothing where one is read.
+    #[test]
+    fn room_ahead_is_no_damage() {
+        let folder = std::env::temp_dir().join(format!("reedi-room-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let (mut segments, _) = read(&folder);
+        for sequence in 1..=4 {
+            segments.append(std::iter::once(&record(sequence))).unwrap();
+        }
+        let length = |segment: &Segment| std::fs::metadata(&segment.path).unwrap().len();
+        let (open, _) = segments.open.as_ref().unwrap();
+        assert!(length(open) > open.bytes, "there is room");
+        segments.roll(5).unwrap();
+        assert_eq!(length(&segments.closed[0]), segments.closed[0].bytes);
+        segments.append([5, 6].map(record).iter()).unwrap();
+        // As after a sudden end: nothing is tidied up.
+        drop(segments);
+        let (mut segments, sequences) = read(&folder);
+        assert_eq!(sequences, [1, 2, 3, 4, 5, 6]);
+        segments.append(std::iter::once(&record(7))).unwrap();
+        assert_eq!(segments.read_after(4, 10).unwrap().len(), 3);
+        assert_eq!(read(&folder).1, [1, 2, 3, 4, 5, 6, 7]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -95,15 +95,15 @@ impl Watermarks for EmbeddedStore {
             return Ok(());
         }
         let watermarks = watermarks.to_vec();
-        self.change(move |tx| {
-            watermarks.into_iter().try_for_each(|(shard, to)| {
-                tx.update(keys::watermark(shard), |old: Option<&Held<WatermarkValue>>| {
-                    Held::for_ever(WatermarkValue(old.map_or(to, |old| old.value.0.max(to))))
-                })
-            })
-        })
-        .await
+        self.change(move |tx| watermarks.into_iter().try_for_each(|(shard, to)| advance(tx, shard, to))).await
     }
+}
+
+/// Moves a watermark forward.
+pub fn advance(tx: &mut Transaction<'_>, shard: Shard, to: Position) -> StoreResult<()> {
+    tx.update(keys::watermark(shard), |old: Option<&Held<WatermarkValue>>| {
+        Held::for_ever(WatermarkValue(old.map_or(to, |old| old.value.0.max(to))))
+    })
 }
 
 fn epoch_row(epoch: Epoch, value: EpochValue) -> EpochRow {

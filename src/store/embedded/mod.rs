@@ -24,6 +24,7 @@ use crate::domain::write::Write;
 use clock::Clock;
 use commit::Commits;
 use engine::{Engine, MemoryEngine};
+use reedi_protocol::{Position, Shard};
 use std::path::Path;
 use std::sync::Arc;
 use transaction::{Reader, Transaction};
@@ -90,6 +91,18 @@ impl EmbeddedStore {
             Ok(std::ops::ControlFlow::Continue(()))
         })?;
         Ok(all)
+    }
+
+    /// Both in one commit, so that there is one sync where else there are two.
+    ///
+    /// # Errors
+    /// Neither stands.
+    pub async fn persist(&self, writes: Vec<Write>, watermarks: Vec<(Shard, Position)>) -> StoreResult<()> {
+        self.change(move |tx| {
+            writes.into_iter().try_for_each(|write| apply::apply(tx, write))?;
+            watermarks.into_iter().try_for_each(|(shard, to)| claims::advance(tx, shard, to))
+        })
+        .await
     }
 
     async fn change<T, W>(&self, work: W) -> StoreResult<T>
