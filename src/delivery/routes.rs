@@ -76,7 +76,9 @@ impl Routes {
         Learnt::Applied
     }
 
-    /// Takes in all of an edge's accounts. `sent` is where each shard begins for it.
+    /// Takes in all of an edge's accounts. `sent` is where each shard begins for it. One that was overtaken by
+    /// what it does not know yet says nothing: to go back would leave out accounts that have come since, over
+    /// events that are claimed to be all.
     pub fn snapshot(
         &mut self,
         edge: EdgeId,
@@ -84,6 +86,10 @@ impl Routes {
         accounts: Vec<AccountId>,
         sent: HashMap<Shard, Position>,
     ) {
+        if let Some(known) = self.edges.get_mut(&edge).filter(|known| known.version > version) {
+            known.heard = Instant::now();
+            return;
+        }
         let known_sent = self.forget(edge).map(|known| known.sent).unwrap_or_default();
         for account in &accounts {
             self.by_account.entry(*account).or_default().push(edge);
@@ -157,6 +163,15 @@ mod tests {
 
     fn account(n: u128) -> AccountId {
         AccountId::new(uuid::Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn a_snapshot_that_was_overtaken_takes_nobody_away() {
+        let (mut routes, edge) = (Routes::default(), EdgeId(7));
+        routes.snapshot(edge, 1, vec![account(1)], HashMap::new());
+        assert_eq!(routes.delta(edge, (1, 2), &[account(2)], &[]), Learnt::Applied);
+        routes.snapshot(edge, 1, vec![account(1)], HashMap::new());
+        assert!(routes.holds(edge, account(2)));
     }
 
     #[tokio::test(start_paused = true)]

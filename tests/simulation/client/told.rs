@@ -64,7 +64,9 @@ impl Client {
                     self.note(|| format!("{conversation} is reset"));
                     let last =
                         self.seen.told.iter().rev().find(|told| told.event.key() == conversation.key());
-                    let after = last.map_or(Position::START, |told| told.event.position());
+                    // It loads the whole of what is not proven to be here, receipts that it missed included.
+                    let told = last.map_or(Position::START, |told| told.event.position());
+                    let after = told.min(self.timelines.complete(conversation));
                     self.resets.entry(conversation.key()).or_insert(after);
                 }
                 Told::Fetch { conversation, after, .. } => self.fetch(conversation, after),
