@@ -39,8 +39,8 @@ bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BA
 	exec "$${CARGO_TARGET_DIR:-target}/release/reedi-loadtest" $(SCENARIO) --backend $(BACKEND) $(BENCH_ARGS)
 
 simulate: have-cargo ## a thousand seeded runs of a whole cluster on a clock of their own; SEED=n replays one, SEEDS=n runs so many
-	@REEDI_SIMULATE_SEED=$(SEED) REEDI_SIMULATE_SEEDS=$(SEEDS) cargo test --profile simulate --locked --features simulation \
-	  --test simulation -- --nocapture
+	@export RUSTFLAGS="--cfg tokio_unstable" REEDI_SIMULATE_SEED=$(SEED) REEDI_SIMULATE_SEEDS=$(SEEDS)
+	exec cargo test --profile simulate --locked --features simulation --test simulation -- --nocapture
 
 chaos: have-cargo ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
 	@tests/components/install.sh
