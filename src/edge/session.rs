@@ -184,6 +184,13 @@ impl Session {
         Some(baseline)
     }
 
+    /// The client that resumes has everything up to `baseline`: it is told nothing of that again.
+    pub fn has_up_to(&self, baseline: &Checkpoint) {
+        if let Some(held) = &mut self.outbox.lock().held {
+            held.baseline = Some(baseline.clone());
+        }
+    }
+
     /// Lets live frames go, those after the baseline.
     pub fn release(&self) {
         let mut outbox = self.outbox.lock();
@@ -432,6 +439,17 @@ mod tests {
         session.push_ahead(frame(2), &mut ahead);
         session.release();
         assert_eq!(written(&session), ["1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn what_another_edge_told_is_not_told_again() {
+        let session = session(10);
+        session.begin_after(after(2));
+        (3..=5).for_each(|n| session.push(frame(n)));
+        assert_eq!(session.begin_resume(&CoverageBook::new(EdgeId(1))), Some(after(2)));
+        session.has_up_to(&after(4));
+        session.release();
+        assert_eq!(written(&session), ["5"]);
     }
 
     #[test]
