@@ -188,6 +188,11 @@ impl Outbox {
         held.baseline.clone()
     }
 
+    /// The client that resumes has everything up to `baseline`: it is told nothing of that again.
+    pub fn has_up_to(&mut self, baseline: &Checkpoint) {
+        self.begin_after(baseline.clone());
+    }
+
     /// The resume that was expected does not begin: what waits for it goes.
     pub fn resume_refused(&mut self) -> Wake {
         match &self.held {
@@ -375,6 +380,16 @@ mod tests {
         push(&mut outbox, 3..=3);
         assert_eq!(outbox.resume_refused(), Wake::Yes);
         assert_eq!(written(&mut outbox), ["3"]);
+    }
+
+    #[test]
+    fn what_another_edge_told_is_not_told_again() {
+        let mut outbox = begun_after(2);
+        push(&mut outbox, 3..=5);
+        assert_eq!(resumed(&mut outbox), Some(after(2)));
+        outbox.has_up_to(&after(4));
+        assert_eq!(outbox.release(), Wake::Yes);
+        assert_eq!(written(&mut outbox), ["5"]);
     }
 
     /// Else a client that resumes without a checkpoint would lose what was told and not written yet.

@@ -37,6 +37,13 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     let Some(up_to) = session.begin_resume() else {
         return Err(Refused::new(ErrorCode::Conflict, "An earlier resume is going on, or not yet read."));
     };
+    let mut told_to = up_to.clone();
+    if let Some(checkpoint) = &checkpoint {
+        // Another edge may have told this client more than this one has been told: its place does not go back,
+        // and what comes here up to there it has.
+        Shard::all().for_each(|shard| told_to.advance(shard, checkpoint.get(shard)));
+        session.has_up_to(&told_to);
+    }
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     session.owes(replayed.is_err());
     let end = match replayed {
@@ -44,7 +51,7 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
             for frame in frames {
                 session.push_replayed(frame);
             }
-            ServerEvent::ResumeComplete { checkpoint: up_to }
+            ServerEvent::ResumeComplete { checkpoint: told_to }
         }
         // Nothing is claimed: the client asks again, and live events go on meanwhile.
         Err(refused) => ServerEvent::ResumePending { reason: refused.detail },

@@ -98,6 +98,11 @@ impl Session {
         self.outbox.lock().begin_resume()
     }
 
+    /// The client that resumes has everything up to `baseline`: [`Outbox::has_up_to`].
+    pub fn has_up_to(&self, baseline: &Checkpoint) {
+        self.outbox.lock().has_up_to(baseline);
+    }
+
     /// It does not begin: what waits for it goes.
     pub fn resume_refused(&self) {
         self.outbox(Outbox::resume_refused);
@@ -263,6 +268,17 @@ impl Drop for Patient {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_edge_told_is_not_told_again() {
+        let session = session(10);
+        session.begin_after(after(2));
+        (3..=5).for_each(|n| session.push(frame(n)));
+        assert_eq!(session.begin_resume(&CoverageBook::new(EdgeId(1))), Some(after(2)));
+        session.has_up_to(&after(4));
+        session.release();
+        assert_eq!(written(&session), ["5"]);
+    }
 
     #[test]
     fn a_silent_client_is_asked_once() {

@@ -28,8 +28,18 @@ pub async fn try_open(url: &str, token: Option<&str>) -> Result<Socket, OpenErro
 }
 
 impl Session {
+    /// Connects; again where a server on a busy machine says that it cannot tell events now.
     pub async fn open(url: &str, token: &str) -> Self {
-        Self::of(try_open(url, Some(token)).await.unwrap_or_else(|error| panic!("{error}")))
+        let opening = async {
+            loop {
+                match try_open(url, Some(token)).await {
+                    Ok(socket) => return Self::of(socket),
+                    Err(OpenError::Refused { status: 503, .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        };
+        timeout(WITHIN, opening).await.expect("it is let in")
     }
 
     pub fn of(socket: Socket) -> Self {
