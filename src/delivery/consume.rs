@@ -1,6 +1,7 @@
 //! Consume: one slice of the log, in order, for the shards that this worker owns.
 
 use super::Delivery;
+use super::again::Again;
 use super::fan_out::{FanOut, by_edge, link_event};
 use super::membership::Membership;
 use super::own_shards::{Collected, Standing};
@@ -27,8 +28,6 @@ const COLLECT_FOR: Duration = Duration::from_millis(500);
 /// How often edges hear of shards that moved, and of all shards.
 const HEARTBEAT_BUSY: Duration = Duration::from_millis(100);
 const HEARTBEAT_IDLE: Duration = Duration::from_secs(1);
-/// Events that are repeated to one edge at most; one that missed more sends its clients to resume.
-const REPEAT_MOST: usize = 10_000;
 /// How long a repeat may take to be read.
 const REPEAT_WITHIN: Duration = Duration::from_secs(5);
 /// How long to wait before the store is asked again for what only it knows.
@@ -51,6 +50,8 @@ pub struct Consumer {
     fan_out: FanOut,
     fresh: Vec<Shard>,
     lag: Lag,
+    /// What edges asked to be served again, until the next heartbeat.
+    repeats: BTreeMap<EdgeId, BTreeMap<Shard, Position>>,
 }
 
 impl Consumer {
@@ -65,6 +66,7 @@ impl Consumer {
             fan_out: FanOut::default(),
             fresh: Vec::new(),
             lag,
+            repeats: BTreeMap::new(),
         }
     }
 
@@ -98,7 +100,10 @@ impl Consumer {
                 biased;
                 () = shutdown.draining() => return Ok(()),
                 _ = owned.changed() => return Ok(()),
-                _ = heartbeat.tick() => self.heartbeat().await,
+                _ = heartbeat.tick() => {
+                    self.heartbeat().await;
+                    self.repeat_asked().await;
+                }
                 frame = inbound.recv() => {
                     let Some(frame) = frame else { return Ok(()) };
                     self.hear(frame).await;
@@ -287,7 +292,12 @@ impl Consumer {
                 let sent = through.into_iter().filter(joins_on).collect();
                 self.routes.snapshot(edge, version, accounts, sent);
             }
-            ToWorkers::Repeat { edge, shard, after } => self.repeat(edge, shard, after).await,
+            // An edge asks for each shard by itself, and again while it waits: the newest counts.
+            ToWorkers::Repeat { edge, shard, after } => {
+                if self.shards.contains_key(&shard) {
+                    self.repeats.entry(edge).or_default().insert(shard, after);
+                }
+            }
             ToWorkers::Bye { edge } => drop(self.routes.forget(edge)),
             ToWorkers::Fleeting { conversation, audience, what } => {
                 if self.shards.contains_key(&conversation.shard()) {
@@ -303,58 +313,71 @@ impl Consumer {
         }
     }
 
-    /// Serves a shard to one edge again, from where it stands.
-    async fn repeat(&mut self, edge: EdgeId, shard: Shard, after: Position) {
-        let Some(standing) = self.shards.get(&shard).copied() else { return };
-        let Some(version) = self.routes.edge(edge).map(|known| known.version) else { return };
-        let (generation, through) = (standing.generation, standing.pushed);
-        let read = tokio::time::timeout(REPEAT_WITHIN, self.read_again(edge, shard, after, through)).await;
-        let frame = match read {
-            Ok(Some(events)) => {
-                let coverage = vec![Coverage { shard, generation, after: after.min(through), through }];
-                ToEdge::Batch { worker: self.delivery.id, routes: version, coverage, events }
-            }
-            Ok(None) | Err(_) => ToEdge::Skip { shard, generation, through },
-        };
-        if let Some(known) = self.routes.edge(edge) {
-            known.sent.insert(shard, through);
+    /// Serves what was asked for: the log is read once for each edge, however many shards it lacks. An
+    /// edge that missed a second of everything asks for every shard, and as many readings one after the
+    /// other left all edges without a heartbeat until they took themselves for deaf.
+    async fn repeat_asked(&mut self) {
+        for (edge, asked) in std::mem::take(&mut self.repeats) {
+            self.repeat(edge, &asked).await;
+            // However long that took, the others hear of their shards.
+            self.heartbeat().await;
         }
-        // If this is lost as well, the edge asks again.
-        let _ = self.delivery.link.to_edge(edge, frame).await;
     }
 
-    async fn read_again(
-        &mut self,
-        edge: EdgeId,
-        shard: Shard,
-        after: Position,
-        through: Position,
-    ) -> Option<Vec<crate::edge_link::LinkEvent>> {
-        let mut events = Vec::new();
-        if after >= through {
-            return Some(events);
+    async fn repeat(&mut self, edge: EdgeId, asked: &BTreeMap<Shard, Position>) {
+        let Some(version) = self.routes.edge(edge).map(|known| known.version) else { return };
+        let wanted =
+            asked.iter().filter_map(|(shard, after)| Some((*shard, *after, *self.shards.get(shard)?)));
+        let mut again = Again::new(wanted);
+        let read = tokio::time::timeout(REPEAT_WITHIN, self.read_again(edge, &mut again)).await;
+        let is_stuck = read.is_err();
+        let is_gone = matches!(read, Ok(Err(ReadError::Trimmed { .. })));
+        if let Ok(Err(error)) = read
+            && !is_gone
+        {
+            // The edge asks again.
+            tracing::debug!(%error, %edge, "what an edge missed cannot be read now");
         }
-        let shards: ShardSet = std::iter::once(shard).collect();
-        let mut reader = self.delivery.log.read(self.slice, shards, after).await.ok()?;
+        for (shard, standing) in again.served() {
+            if let Some(known) = self.routes.edge(edge) {
+                // What is sent next begins there. An edge that has got only a part of it asks again.
+                known.sent.insert(shard, standing.pushed);
+            }
+        }
+        let skipped = if is_gone || is_stuck { again.unserved() } else { Vec::new() };
+        let coverage = again.coverage();
+        let (worker, events) = (self.delivery.id, again.into_events());
+        // If these are lost as well, the edge asks again.
+        if !coverage.is_empty() {
+            let batch = ToEdge::Batch { worker, routes: version, coverage, events };
+            let _ = self.delivery.link.to_edge(edge, batch).await;
+        }
+        for (shard, Standing { generation, pushed, .. }) in skipped {
+            if let Some(known) = self.routes.edge(edge) {
+                known.sent.insert(shard, pushed);
+            }
+            let skip = ToEdge::Skip { shard, generation, through: pushed };
+            let _ = self.delivery.link.to_edge(edge, skip).await;
+        }
+    }
+
+    async fn read_again(&mut self, edge: EdgeId, again: &mut Again) -> Result<(), ReadError> {
+        let Some(from) = again.from() else { return Ok(()) };
+        let mut reader = self.delivery.log.read(self.slice, again.shards(), from).await?;
         loop {
-            for raw in reader.next(BATCH_MOST).await.ok()? {
-                if raw.position > through {
-                    return Some(events);
-                }
-                let last = raw.position == through;
-                if let Some(entry) = self.decode(&raw) {
-                    let recipients = self.recipients(&entry).await;
-                    let held: Vec<AccountId> =
-                        recipients.iter().copied().filter(|a| self.routes.holds(edge, *a)).collect();
-                    if !held.is_empty() {
-                        events.push(link_event(&raw, None, held));
+            for raw in reader.next(BATCH_MOST).await? {
+                let event = match self.decode(&raw) {
+                    Some(entry) if again.wants(&raw) => {
+                        let recipients = self.recipients(&entry).await;
+                        let held: Vec<AccountId> =
+                            recipients.iter().copied().filter(|a| self.routes.holds(edge, *a)).collect();
+                        (!held.is_empty()).then(|| link_event(&raw, None, held))
                     }
-                }
-                if last {
-                    return Some(events);
-                }
-                if events.len() > REPEAT_MOST {
-                    return None;
+                    _ => None,
+                };
+                again.take(raw.position, event);
+                if again.is_enough() {
+                    return Ok(());
                 }
             }
         }
@@ -368,3 +391,6 @@ async fn next(reader: &mut Option<Reader>) -> Result<Vec<RawRecord>, ReadError> 
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Delivery: from the log to the edges that hold the recipients' sockets. It does not wait for the
 //! writer; all it knows is in memory and can be asked for again.
 
+pub mod again;
 pub mod consume;
 pub mod fan_out;
 pub mod membership;

@@ -270,17 +270,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_edge_told_is_not_told_again() {
-        let session = session(10);
-        session.begin_after(after(2));
-        (3..=5).for_each(|n| session.push(frame(n)));
-        assert_eq!(session.begin_resume(&CoverageBook::new(EdgeId(1))), Some(after(2)));
-        session.has_up_to(&after(4));
-        session.release();
-        assert_eq!(written(&session), ["5"]);
-    }
-
-    #[test]
     fn a_silent_client_is_asked_once() {
         let account = AccountId::new(uuid::Uuid::from_u128(1));
         let identity = Identity { account, device: None, expires_at: Timestamp::from_millis(1) };

@@ -281,4 +281,4 @@ fn due(held: &Leases) -> Vec<Lease> {
 }
 
 #[cfg(test)]
-mod tests;
+mod simulated;
