@@ -7,7 +7,7 @@ use super::membership::Membership;
 use super::own_shards::{Collected, Standing};
 use super::routes::{Learnt, Routes};
 use crate::domain::record::{Entry, NotAnEvent};
-use crate::edge_link::{Coverage, EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
+use crate::edge_link::{EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
 use crate::log::lag::Lag;
 use crate::log::{LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
 use crate::ownership::keep::Owned;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::record::{Body, Record, RequestDigest};
 use crate::edge_link::in_process::InProcessLink;
-use crate::edge_link::{EdgeLink, Generation, Inbound, WorkerId};
+use crate::edge_link::{Coverage, EdgeLink, Generation, Inbound, WorkerId};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::{Append, Lane, Log};
 use crate::runtime::metrics::Metrics;
