@@ -114,7 +114,12 @@ fn replayed(session: &Session) -> Vec<(String, Value)> {
     let durable: Vec<_> =
         events[..end].iter().filter(|(_, data)| data["position"].is_u64()).cloned().collect();
     let position = |n: usize| durable[n].1["position"].as_u64().unwrap();
-    let begins: Vec<usize> = (1..durable.len()).filter(|n| position(*n) < position(*n - 1)).collect();
+    // Where a single one came live before, the replay begins with the same.
+    let goes_back = |n: &usize| {
+        position(*n) < position(*n - 1)
+            || (position(*n) == position(*n - 1) && durable[*n].0 == durable[*n - 1].0)
+    };
+    let begins: Vec<usize> = (1..durable.len()).filter(goes_back).collect();
     match begins.as_slice() {
         [] => durable,
         [begin] => {
