@@ -247,7 +247,7 @@ impl Outbox {
 
     /// What there is to write now: all of it, so that a backlog goes out in one write.
     #[must_use]
-    pub fn next(&mut self) -> Option<Next> {
+    pub fn take_next(&mut self) -> Option<Next> {
         if let Some(close) = &self.close {
             return Some(Next::Close(close.clone()));
         }
@@ -285,7 +285,7 @@ mod tests {
     }
 
     fn written(outbox: &mut Outbox) -> Vec<String> {
-        match outbox.next() {
+        match outbox.take_next() {
             Some(Next::Frames(frames)) => {
                 frames.iter().map(|f| String::from_utf8_lossy(&f.text).into_owned()).collect()
             }
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(outbox.resume_refused(), Wake::Yes);
         assert_eq!(written(&mut outbox).len(), 60);
         push(&mut outbox, 61..=71);
-        assert!(matches!(outbox.next(), Some(Next::Close(_))), "live ones are bounded as ever");
+        assert!(matches!(outbox.take_next(), Some(Next::Close(_))), "live ones are bounded as ever");
     }
 
     #[test]
@@ -438,7 +438,7 @@ mod tests {
         push(&mut outbox, 2..=6);
         assert_eq!(outbox.release(), Wake::Yes);
         push(&mut outbox, 7..=12);
-        let Some(Next::Close(close)) = outbox.next() else { panic!("it goes on") };
+        let Some(Next::Close(close)) = outbox.take_next() else { panic!("it goes on") };
         assert_eq!(close.code, CloseCode::SlowConsumer);
         assert_eq!(outbox.waiting(), 0);
     }

@@ -156,7 +156,7 @@ impl Session {
     /// What there is to write now.
     #[must_use]
     pub fn try_next(&self) -> Option<Next> {
-        self.outbox.lock().next()
+        self.outbox.lock().take_next()
     }
 
     #[must_use]

@@ -96,7 +96,9 @@ fn a_receipt_missed_before_a_resume_that_had_to_wait_is_told_late_and_nothing_tw
     let again = timelines.resume();
     assert!(again.cursors.is_empty(), "nothing proves that there was nothing in between");
     told.clear();
-    [event(7, None), event(8, Some(5)), event(9, Some(8))].map(|e| timelines.receive(e, &mut told));
+    for again in [event(7, None), event(8, Some(5)), event(9, Some(8))] {
+        timelines.receive(again, &mut told);
+    }
     timelines.receive(complete(9), &mut told);
     timelines.receive(event(10, None), &mut told);
     assert_eq!(shown(&told), ["7", "9", "10"]);

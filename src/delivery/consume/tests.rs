@@ -1,7 +1,7 @@
 //! What edges missed, on the embedded log and store.
 
 use super::*;
-use crate::domain::record::{Body, Record, RequestDigest};
+use crate::domain::record::{Audience, Body, Record, RequestDigest};
 use crate::edge_link::in_process::InProcessLink;
 use crate::edge_link::{Coverage, EdgeLink, Generation, Inbound, WorkerId};
 use crate::log::embedded::EmbeddedLog;
@@ -32,7 +32,7 @@ fn reader() -> AccountId {
     AccountId::new(uuid::Uuid::from_u128(1))
 }
 
-/// An event that only its actor gets, so that nobody has to be asked who takes part.
+/// An event that only its actor gets, and that says who takes part, so that nobody has to be asked.
 fn event(conversation: ConversationKey, log_time: reedi_protocol::Timestamp) -> Append {
     let record = Record {
         conversation,
@@ -40,7 +40,11 @@ fn event(conversation: ConversationKey, log_time: reedi_protocol::Timestamp) -> 
         actor: reader(),
         stamp: log_time,
         digest: RequestDigest([0; 16]),
-        audience: None,
+        audience: Some(Audience {
+            control: Position::START,
+            known_through: Position::START,
+            accounts: vec![reader()],
+        }),
         body: Body::Hide { target: Position::START },
     };
     let payload = record.encode();
@@ -56,7 +60,7 @@ async fn bench(each: usize) -> Bench {
     let (frames, _presence) = link.listen_as_edge(EDGE).await.unwrap();
     let (slice, id) = (log.slices()[0], WorkerId(1));
     let delivery = Delivery { id, log: log.clone(), store, link, metrics: Metrics::new() };
-    let mut consumer = Consumer::new(delivery, slice);
+    let mut consumer = Consumer::new(delivery, slice, Lag::default());
     for _ in 0..each {
         let now = log.now().await.unwrap();
         let appending = SHARDS.map(|shard| {

@@ -56,9 +56,8 @@ impl Decoder {
     ///
     /// # Errors
     /// What came is not the protocol; there is no going on from there.
-    pub fn next(&mut self) -> Result<Option<Said>, Violation> {
-        loop {
-            let Some(head) = self.head()? else { break };
+    pub fn message(&mut self) -> Result<Option<Said>, Violation> {
+        while let Some(head) = self.head()? {
             let end = self.at + head.payload.1;
             if self.bytes.len() < end {
                 break;
@@ -130,11 +129,10 @@ impl Decoder {
         let is_final = first & FINAL != 0;
         let so_far = self.begun.as_ref().map_or(0, |begun| begun.payload.len());
         match opcode {
-            Opcode::Close | Opcode::Ping | Opcode::Pong => {
-                if !is_final || length > CONTROL_MOST as u64 {
-                    return Err(Violation::NotAFrame("a control frame that is long or in parts"));
-                }
+            Opcode::Close | Opcode::Ping | Opcode::Pong if !is_final || length > CONTROL_MOST as u64 => {
+                return Err(Violation::NotAFrame("a control frame that is long or in parts"));
             }
+            Opcode::Close | Opcode::Ping | Opcode::Pong => {}
             Opcode::Continuation if self.begun.is_none() => {
                 return Err(Violation::NotAFrame("a part of no message"));
             }

@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Said>, Broken>> {
         loop {
-            if let Some(said) = self.decoder.next()? {
+            if let Some(said) = self.decoder.message()? {
                 return Poll::Ready(Ok(Some(said)));
             }
             let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
@@ -137,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         let mut payload = Vec::new();
         if let Some(code) = code {
             payload.extend_from_slice(&code.to_be_bytes());
-            payload.extend_from_slice(reason[..reason.floor_char_boundary(REASON_BYTES)].as_bytes());
+            payload.extend_from_slice(&reason.as_bytes()[..reason.floor_char_boundary(REASON_BYTES)]);
         }
         self.control(Opcode::Close, &payload).await
     }

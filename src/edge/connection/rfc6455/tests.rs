@@ -31,7 +31,7 @@ pub(super) fn said(bytes: &[u8], step: usize) -> (Vec<Said>, Option<Violation>) 
     for part in bytes.chunks(step.max(1)) {
         decoder.take(part);
         loop {
-            match decoder.next() {
+            match decoder.message() {
                 Ok(Some(said)) => all.push(said),
                 Ok(None) => break,
                 Err(violation) => return (all, Some(violation)),
@@ -138,13 +138,13 @@ fn a_message_that_is_too_long_is_refused_before_it_has_come() {
 fn nothing_is_held_between_messages() {
     let mut decoder = Decoder::new(MOST);
     decoder.take(&frame(FIN | 1, &[b'a'; 900]));
-    assert!(decoder.next().unwrap().is_some());
+    assert!(decoder.message().unwrap().is_some());
     assert_eq!(decoder.held(), 0);
     decoder.take(&frame(1, b"a"));
-    assert_eq!(decoder.next(), Ok(None));
+    assert_eq!(decoder.message(), Ok(None));
     assert!(decoder.held() > 0, "a part is held");
     decoder.take(&frame(FIN, b"b"));
-    assert_eq!(decoder.next(), Ok(Some(text("ab"))));
+    assert_eq!(decoder.message(), Ok(Some(text("ab"))));
     assert_eq!(decoder.held(), 0);
 }
 
