@@ -115,7 +115,9 @@ async fn events_tell_all_that_changed(scene: Scene) {
     assert_eq!(told[1].1["content"], Value::Null, "{}", told[1].1);
     assert_eq!(told[2].1["content"], Value::Null, "{}", told[2].1);
     let end = bob.at(2).get(&format!("{path}?after={after}")).await.expect(200);
-    assert_eq!(end.body, json!({ "events": [], "completeTo": after, "hasMore": false }));
+    // This edge may know that more of the shard is stored: ticks, and what others say.
+    assert!(end.body["completeTo"].as_u64().unwrap() >= after, "{:?}", end.body);
+    assert_eq!((&end.body["events"], &end.body["hasMore"]), (&json!([]), &json!(false)));
     bob.at(0).get(&format!("{path}?after=x")).await.refused(422, "invalid_value");
     bob.at(0).get(&format!("{path}?after=7")).await.invalid("?after");
 }
