@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(fan_out.previous_of(&event(9)), None);
     }
 
-    /// Else shards in which nothing happens are not heard of while one is busy, and after 10 s the edge
-    /// sends its clients elsewhere.
+    /// Else shards in which nothing happens are not heard of while one is busy, and the edge takes itself for
+    /// deaf and sends its clients elsewhere.
     #[tokio::test(start_paused = true)]
     async fn news_of_one_shard_do_not_put_off_the_heartbeat_of_all() {
         let link = EdgeLink::InProcess(InProcessLink::default());

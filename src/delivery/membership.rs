@@ -1,7 +1,7 @@
 //! Membership: who is a participant at a position (invariant `members_only`), without asking the
 //! store for what records themselves prove.
 
-use crate::domain::record::{Body, Change, Entry};
+use crate::domain::record::{Body, Entry};
 use crate::store::{Conversations as _, Messages as _, Range, Store, StoreError};
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard};
 use std::collections::HashMap;
@@ -46,7 +46,7 @@ impl Membership {
     /// Takes in a control event.
     pub fn learn(&mut self, entry: &Entry) {
         if let Body::Control { after, .. } = &entry.record.body {
-            let members = after.members.iter().map(|m| m.account).collect();
+            let members = after.accounts().into();
             let mut earlier = Vec::new();
             if let Some(known) = self.conversations.remove(&entry.record.conversation) {
                 earlier = known.earlier;
@@ -90,12 +90,7 @@ impl Membership {
                 return Ok(members.iter().copied().filter(told).collect());
             }
             Body::Control { change, after } => {
-                let gone = match change {
-                    Change::Removed { account } => Some(*account),
-                    Change::Left { .. } => Some(record.actor),
-                    _ => None,
-                };
-                return Ok(after.members.iter().map(|m| m.account).chain(gone).collect());
+                return Ok(after.accounts().into_iter().chain(change.gone(record.actor)).collect());
             }
             _ => {}
         }
@@ -130,7 +125,7 @@ impl Membership {
         if control > entry.position {
             return members_before(conversation, entry.position, store).await;
         }
-        let members: Arc<[AccountId]> = state.members.iter().map(|member| member.account).collect();
+        let members: Arc<[AccountId]> = state.accounts().into();
         self.remember(conversation, Known { control, members: members.clone(), earlier: Vec::new() });
         Ok(members)
     }
@@ -148,15 +143,9 @@ async fn members_before(
         let events = store.events(conversation, range, EVENTS_AT_ONCE).await?;
         for event in &events {
             if let Body::Control { change, after } = &event.record.body {
-                let mut members: Vec<AccountId> = after.members.iter().map(|member| member.account).collect();
-                match change {
-                    Change::Created => members.clear(),
-                    Change::Added { accounts } => members.retain(|account| !accounts.contains(account)),
-                    Change::Removed { account } => members.push(*account),
-                    Change::Left { .. } => members.push(event.record.actor),
-                    Change::RoleSet { .. } | Change::Settings { .. } => {}
-                }
-                return Ok(members.into());
+                let came = change.came(after);
+                let stayed = after.accounts().into_iter().filter(|account| !came.contains(account));
+                return Ok(stayed.chain(change.gone(event.record.actor)).collect());
             }
         }
         match events.last() {

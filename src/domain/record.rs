@@ -114,6 +114,30 @@ pub enum Change {
     Settings { name_changed: bool, avatar_changed: bool, expiry_changed: bool },
 }
 
+impl Change {
+    /// Who comes by it, where `after` is what the conversation came to.
+    #[must_use]
+    pub fn came(&self, after: &ConversationState) -> Vec<AccountId> {
+        match self {
+            Self::Created => after.accounts(),
+            Self::Added { accounts } => accounts.clone(),
+            Self::Removed { .. } | Self::Left { .. } | Self::RoleSet { .. } | Self::Settings { .. } => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// Who goes by it, where `actor` did it.
+    #[must_use]
+    pub const fn gone(&self, actor: AccountId) -> Option<AccountId> {
+        match self {
+            Self::Removed { account } => Some(*account),
+            Self::Left { .. } => Some(actor),
+            Self::Created | Self::Added { .. } | Self::RoleSet { .. } | Self::Settings { .. } => None,
+        }
+    }
+}
+
 /// A record with its place. `Void` still moves the position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

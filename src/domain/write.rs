@@ -271,20 +271,10 @@ fn control_writes(entry: &Entry, change: &Change, after: &ConversationState, wri
     let (record, at) = (&entry.record, entry.position);
     let conversation = record.conversation;
     writes.push(Write::State { conversation, at, state: after.clone() });
-    let joined: Vec<AccountId> = match change {
-        Change::Created => after.accounts(),
-        Change::Added { accounts } => accounts.clone(),
-        _ => Vec::new(),
-    };
-    for account in joined {
+    for account in change.came(after) {
         writes.push(Write::InboxJoined { account, conversation, kind: after.kind, at });
     }
-    let left = match change {
-        Change::Removed { account } => Some(*account),
-        Change::Left { .. } => Some(record.actor),
-        _ => None,
-    };
-    if let Some(account) = left {
+    if let Some(account) = change.gone(record.actor) {
         writes.push(Write::InboxLeft { account, conversation, at });
     }
 }

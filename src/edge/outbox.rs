@@ -155,7 +155,8 @@ impl Outbox {
         Wake::Yes
     }
 
-    /// What was held back before: the session begins after `baseline`.
+    /// Everything up to `baseline` happened before this session, or its client has it: of what is held back,
+    /// only what lies after that will be told.
     pub fn begin_after(&mut self, baseline: Checkpoint) {
         if let Some(held) = &mut self.held {
             held.baseline = Some(baseline);
@@ -186,11 +187,6 @@ impl Outbox {
         let held = self.held.as_mut().filter(|held| held.resume == Resume::Expected)?;
         held.resume = Resume::Begun;
         held.baseline.clone()
-    }
-
-    /// The client that resumes has everything up to `baseline`: it is told nothing of that again.
-    pub fn has_up_to(&mut self, baseline: &Checkpoint) {
-        self.begin_after(baseline.clone());
     }
 
     /// The resume that was expected does not begin: what waits for it goes.
@@ -387,7 +383,7 @@ mod tests {
         let mut outbox = begun_after(2);
         push(&mut outbox, 3..=5);
         assert_eq!(resumed(&mut outbox), Some(after(2)));
-        outbox.has_up_to(&after(4));
+        outbox.begin_after(after(4));
         assert_eq!(outbox.release(), Wake::Yes);
         assert_eq!(written(&mut outbox), ["5"]);
     }

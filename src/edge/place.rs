@@ -24,11 +24,13 @@ impl Edge {
     ///
     /// # Errors
     /// A place that cannot be.
-    pub async fn check_places(&self, account: AccountId, mut named: Vec<Named>) -> Outcome<()> {
-        {
+    pub async fn check_places(&self, account: AccountId, named: impl Iterator<Item = Named>) -> Outcome<()> {
+        // Nearly always none is left.
+        let named: Vec<Named> = {
             let book = self.coverage.lock();
-            named.retain(|n| n.position > book.through_of(n.shard).max(self.watermarks.known(n.shard)));
-        }
+            let known = |shard| book.through_of(shard).max(self.watermarks.known(shard));
+            named.filter(|named| named.position > known(named.shard)).collect()
+        };
         if named.is_empty() {
             return Ok(());
         }
@@ -62,6 +64,7 @@ impl Edge {
         position: Position,
         pointer: &'static str,
     ) -> Outcome<()> {
-        self.check_places(account, vec![Named { shard, position, pointer: pointer.into() }]).await
+        let named = Named { shard, position, pointer: pointer.into() };
+        self.check_places(account, std::iter::once(named)).await
     }
 }

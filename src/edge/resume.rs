@@ -42,7 +42,7 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
         // Another edge may have told this client more than this one has been told: its place does not go back,
         // and what comes here up to there it has.
         Shard::all().for_each(|shard| told_to.advance(shard, checkpoint.get(shard)));
-        session.has_up_to(&told_to);
+        session.begin_after(told_to.clone());
     }
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     session.owes(replayed.is_err());
@@ -69,23 +69,19 @@ async fn check(
     checkpoint: Option<&Checkpoint>,
     cursors: &HashMap<ConversationKey, Position>,
 ) -> Outcome<()> {
-    let mut named: Vec<Named> = cursors
-        .iter()
-        .map(|(key, position)| Named {
-            shard: key.shard(),
-            position: *position,
-            pointer: format!("/cursors/{}", key.conversation_id()).into(),
-        })
-        .collect();
-    if let Some(checkpoint) = checkpoint {
-        let places = Shard::all().map(|shard| (shard, checkpoint.get(shard)));
-        named.extend(places.map(|(shard, position)| Named {
+    let in_cursors = cursors.iter().map(|(key, position)| Named {
+        shard: key.shard(),
+        position: *position,
+        pointer: format!("/cursors/{}", key.conversation_id()).into(),
+    });
+    let in_checkpoint = checkpoint.into_iter().flat_map(|checkpoint| {
+        Shard::all().map(|shard| Named {
             shard,
-            position,
+            position: checkpoint.get(shard),
             pointer: "/checkpoint".into(),
-        }));
-    }
-    edge.check_places(session.account, named).await
+        })
+    });
+    edge.check_places(session.account, in_cursors.chain(in_checkpoint)).await
 }
 
 fn cursors(command: &Resume) -> Outcome<HashMap<ConversationKey, Position>> {
@@ -132,13 +128,9 @@ async fn replay(
     let (mut events, mut bytes) = (0, 0);
     while let Some(conversation) = read.next().await {
         let (conversation, frames) = conversation?;
-        let size = |frames: &[OutFrame]| frames.iter().map(|frame| frame.text.len()).sum::<usize>();
-        let is_room = |frames: &Vec<OutFrame>| {
-            events + frames.len() <= RESUME_EVENTS_MOST && bytes + size(frames) <= RESUME_BYTES_MOST
-        };
-        match frames.filter(is_room) {
-            Some(frames) => {
-                (events, bytes) = (events + frames.len(), bytes + size(&frames));
+        match frames.filter(|(frames, more)| is_replayed(events + frames.len(), bytes + more)) {
+            Some((frames, more)) => {
+                (events, bytes) = (events + frames.len(), bytes + more);
                 told.extend(frames);
             }
             None => {
@@ -157,14 +149,20 @@ fn was_elsewhere(row: &InboxRow, after: Position) -> bool {
     row.joined > after && left_since
 }
 
-/// Every event of one conversation after `after`; `None` where that is more than a resume replays.
+/// Whether a resume replays so much, rather than to say "load it anew".
+const fn is_replayed(events: usize, bytes: usize) -> bool {
+    events <= RESUME_EVENTS_MOST && bytes <= RESUME_BYTES_MOST
+}
+
+/// Every event of one conversation after `after`, and the bytes of all of them; `None` where that is more than
+/// a resume replays.
 async fn all_of(
     edge: &Edge,
     session: &Session,
     row: &InboxRow,
     mut after: Position,
     up_to: &Checkpoint,
-) -> Outcome<Option<Vec<OutFrame>>> {
+) -> Outcome<Option<(Vec<OutFrame>, usize)>> {
     let up_to = up_to.get(row.conversation.shard());
     let (mut frames, mut bytes) = (Vec::new(), 0);
     loop {
@@ -174,11 +172,11 @@ async fn all_of(
             bytes += frame.text.len();
             frames.push(frame);
         }
-        if frames.len() > RESUME_EVENTS_MOST || bytes > RESUME_BYTES_MOST {
+        if !is_replayed(frames.len(), bytes) {
             return Ok(None);
         }
         if !caught.has_more {
-            return Ok(Some(frames));
+            return Ok(Some((frames, bytes)));
         }
         after = caught.complete_to;
     }

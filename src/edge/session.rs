@@ -80,7 +80,7 @@ impl Session {
         self.outbox(|outbox| outbox.close(code, reason.into()));
     }
 
-    /// What was held back before: the session begins after `baseline`.
+    /// What lies before is not told: [`Outbox::begin_after`].
     pub fn begin_after(&self, baseline: Checkpoint) {
         self.outbox.lock().begin_after(baseline);
     }
@@ -96,11 +96,6 @@ impl Session {
     /// It begins: [`Outbox::begin_resume`].
     pub fn begin_resume(&self) -> Option<Checkpoint> {
         self.outbox.lock().begin_resume()
-    }
-
-    /// The client that resumes has everything up to `baseline`: [`Outbox::has_up_to`].
-    pub fn has_up_to(&self, baseline: &Checkpoint) {
-        self.outbox.lock().has_up_to(baseline);
     }
 
     /// It does not begin: what waits for it goes.

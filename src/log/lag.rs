@@ -1,6 +1,7 @@
 //! Lag: how far a worker is behind the end of a slice of the log, told by shard. Looked at apart from the
 //! work itself, because it matters most where the work stands still.
 
+use super::measure::ANSWER_WITHIN;
 use super::{Log, LogPort, RawRecord, ShardSet, Slice};
 use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
@@ -11,8 +12,6 @@ use std::time::Duration;
 
 /// How often it is looked: a question to each stream's leader.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A log that answers later is away, and what was told last stands.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How far one worker is with one slice. Clones share it.
 #[derive(Clone, Default)]

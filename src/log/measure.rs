@@ -7,8 +7,8 @@ use reedi_protocol::Timestamp;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A log that answers later is away.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// A log that answers a question later is away.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Asks the log for its time, takes it over, and tells how far this machine's clock is behind it. Gives
 /// whether the log answered.

@@ -8,7 +8,7 @@ pub mod trim;
 use crate::log::lag::{Lag, Role};
 use crate::log::measure::keep_measuring;
 use crate::log::tick::tick;
-use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, Slice};
+use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::LogClock;
@@ -91,8 +91,7 @@ impl Writer {
         // Without its keeper a worker owns nothing any more, and is never told so.
         while owned.has_changed().is_ok() {
             let mine = owned.borrow_and_update().clone();
-            let shards =
-                mine.shards().iter().filter(|shard| slice.holds(*shard)).collect::<crate::log::ShardSet>();
+            let shards: ShardSet = mine.shards().iter().filter(|shard| slice.holds(*shard)).collect();
             lag.stops(shards);
             if shards.is_empty() {
                 if shutdown.is_draining() {
@@ -125,7 +124,7 @@ impl Writer {
     async fn follow(
         &self,
         slice: Slice,
-        shards: &crate::log::ShardSet,
+        shards: &ShardSet,
         owned: &mut watch::Receiver<Owned>,
         (lag, erasures): (&Lag, &mut erase::Erasures),
         backoff: &mut Backoff,

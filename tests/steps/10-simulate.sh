@@ -5,4 +5,4 @@
 # apart, which takes minutes the first time. A seed that fails is printed; `make simulate SEED=n` replays it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-RUSTFLAGS="--cfg tokio_unstable" exec cargo test --profile simulate --locked --features simulation --test simulation
+exec make simulate

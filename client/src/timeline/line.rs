@@ -56,9 +56,7 @@ impl Line {
         }
         if place.position < self.reached() {
             // All that is linked was told: this is a receipt or the like, whose place matters to nobody.
-            self.ahead.insert(place.position);
-            told.push(Told::Event(Box::new(event)));
-            return;
+            return self.tell_ahead(place.position, event, told);
         }
         // An edge that skipped something proves no more coverage until the gap is closed.
         let trusting = caught_up && self.held.is_empty();
@@ -76,18 +74,16 @@ impl Line {
 
     /// Tells what is kept back, as far as each event's predecessor is here, or `trusting` that it is.
     fn release(&mut self, trusting: bool, caught_up: bool, told: &mut Vec<Told>) {
-        while let Some(first) = self.held.first_entry() {
-            let previous = first.get().place().and_then(|(_, place)| place.previous_position);
-            let reached = self.ahead.last().map_or(self.complete, |last| self.complete.max(*last));
-            if !previous.map_or(trusting, |previous| previous <= reached) {
+        while let Some((_, first)) = self.held.first_key_value() {
+            let previous = first.place().and_then(|(_, place)| place.previous_position);
+            if !previous.map_or(trusting, |previous| previous <= self.reached()) {
                 return;
             }
-            let (position, event) = first.remove_entry();
+            let Some((position, event)) = self.held.pop_first() else { return };
             if caught_up {
                 self.tell(position, event, told);
             } else {
-                self.ahead.insert(position);
-                told.push(Told::Event(Box::new(event)));
+                self.tell_ahead(position, event, told);
             }
         }
     }
@@ -99,8 +95,7 @@ impl Line {
             self.tell(position, event, told);
         }
         self.complete = self.complete.max(position);
-        self.ahead = self.ahead.split_off(&self.complete);
-        self.ahead.remove(&self.complete);
+        self.ahead.retain(|ahead| *ahead > self.complete);
     }
 
     /// Takes over an answer of `/events`: it and what is kept back are one sequence up to its end.
@@ -128,6 +123,12 @@ impl Line {
 
     fn tell(&mut self, position: Position, event: ServerEvent, told: &mut Vec<Told>) {
         self.complete = position;
+        told.push(Told::Event(Box::new(event)));
+    }
+
+    /// Tells what proves nothing of what lies before it.
+    fn tell_ahead(&mut self, position: Position, event: ServerEvent, told: &mut Vec<Told>) {
+        self.ahead.insert(position);
         told.push(Told::Event(Box::new(event)));
     }
 }

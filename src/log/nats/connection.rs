@@ -39,7 +39,7 @@ pub enum NatsConfigError {
 /// Time for one server to take a connection and let us in.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Between questions whether the server still is there. Two unanswered ones end the connection, so a
-/// server that hangs is given up within 12 s, about when edges give up on it (rule P5: 10 s).
+/// server that hangs is given up within 12 s, before edges take themselves for deaf (rule P5: 15 s).
 const PING_EVERY: Duration = Duration::from_secs(4);
 /// Between tries to connect: the first and the longest.
 const RETRY_FIRST: Duration = Duration::from_millis(50);

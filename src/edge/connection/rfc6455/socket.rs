@@ -64,13 +64,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             if let Some(said) = self.decoder.message()? {
                 return Poll::Ready(Ok(Some(said)));
             }
-            let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
-            let mut buffer = ReadBuf::uninit(&mut bytes);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
+            let decoder = &mut self.decoder;
+            if !ready!(poll_some(&mut self.io, cx, |bytes| decoder.take(bytes)))? {
                 return Poll::Ready(Ok(None));
             }
-            self.decoder.take(buffer.filled());
         }
     }
 
@@ -153,16 +150,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// # Errors
     /// The connection failed.
     pub async fn discard(&mut self) -> std::io::Result<()> {
-        poll_fn(|cx| {
-            loop {
-                let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
-                let mut buffer = ReadBuf::uninit(&mut bytes);
-                ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-                if buffer.filled().is_empty() {
-                    return Poll::Ready(Ok(()));
-                }
-            }
-        })
-        .await
+        while poll_fn(|cx| poll_some(&mut self.io, cx, |_| ())).await? {}
+        Ok(())
     }
+}
+
+/// Reads what is there and hands it over; false at the end.
+fn poll_some(
+    io: &mut (impl AsyncRead + Unpin),
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]),
+) -> Poll<std::io::Result<bool>> {
+    let mut bytes = [const { MaybeUninit::uninit() }; READ_BYTES];
+    let mut buffer = ReadBuf::uninit(&mut bytes);
+    ready!(Pin::new(io).poll_read(cx, &mut buffer))?;
+    let filled = buffer.filled();
+    if !filled.is_empty() {
+        take(filled);
+    }
+    Poll::Ready(Ok(!filled.is_empty()))
 }
