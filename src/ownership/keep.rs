@@ -192,6 +192,7 @@ impl Keeper {
         if held.len() != before {
             let units = before - held.len();
             tracing::warn!(role = self.role.name(), units, "leases could not be renewed in time");
+            (0..units).for_each(|_| self.metrics.lease_lost(self.role.name()));
         }
     }
 

@@ -192,7 +192,7 @@ series! {
     records_void: Counter = "Records skipped because they landed too late to count";
     records_unreadable: Counter = "Records skipped because this binary cannot read them";
     retries: Family<PartLabel, Counter> = "Requests to an outside part that were tried again";
-    leases_lost: Family<RoleLabel, Counter> = "Leases that went to another worker before they were released";
+    leases_lost: Family<RoleLabel, Counter> = "Leases that ran out or went to another worker before they were released";
     send_to_ack: Histogram = "From a send's arrival at the edge to its acknowledgement";
     send_to_delivered: Histogram = "From a message's stamp to its place in the outbox of a recipient";
     append_to_stored: Histogram = "From a record's time in the log to its being stored";
