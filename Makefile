@@ -44,7 +44,8 @@ simulate: have-cargo ## a thousand seeded runs of a whole cluster on a clock of 
 
 chaos: have-cargo ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
 	@tests/components/install.sh
-	cargo build --profile simulate --locked -p reedi -p reedi-chaos
+	# With the simulation's flag, so that what both need is built once.
+	RUSTFLAGS="--cfg tokio_unstable" cargo build --profile simulate --locked -p reedi -p reedi-chaos
 	built=$${CARGO_TARGET_DIR:-target}/simulate
 	exec "$$built/reedi-chaos" --seconds $(SECONDS_OF_FAULTS) $(if $(SEED),--seed $(SEED)) --reedi "$$built/reedi" \
 	  --components tests/components --folder .cache/chaos $(CHAOS_ARGS)

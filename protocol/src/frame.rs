@@ -127,8 +127,7 @@ impl ServerFrame {
 /// Encodes an event as a text frame.
 #[must_use]
 pub fn encode_event(event: &ServerEvent) -> String {
-    // Every type in an event serializes to JSON: maps have text keys and numbers are finite.
-    serde_json::to_string(event).unwrap_or_default()
+    encode(event)
 }
 
 /// Encodes an answer as a text frame.
@@ -139,7 +138,18 @@ pub fn encode_answer(ack: u64, answer: &Answer) -> String {
         ack: u64,
         data: &'a Answer,
     }
-    serde_json::to_string(&Shape { ack, data: answer }).unwrap_or_default()
+    encode(&Shape { ack, data: answer })
+}
+
+/// Every type in a frame serializes to JSON: maps have text keys and numbers are finite.
+fn encode(frame: &impl Serialize) -> String {
+    // What most frames fit in: a message of some hundred letters. A text that grows is copied each time.
+    let mut text = Vec::with_capacity(1_024);
+    if serde_json::to_writer(&mut text, frame).is_err() {
+        return String::new();
+    }
+    // serde_json writes nothing but UTF-8.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -29,22 +29,39 @@ impl Timestamp {
     }
 }
 
+/// Bytes of a timestamp as text.
+const TEXT_BYTES: usize = "1970-01-01T00:00:00.000Z".len();
+
+impl Timestamp {
+    /// As RFC 3339 has it. Written digit by digit: every message carries several, and `fmt` takes a
+    /// microsecond for each.
+    fn text(self) -> [u8; TEXT_BYTES] {
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |at: usize, digits: usize, mut value: u32| {
+            for digit in text[at..at + digits].iter_mut().rev() {
+                *digit = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        };
+        // Within the year 9999, so within what can be represented.
+        let seconds = i64::try_from(self.0 / 1_000).unwrap_or_default();
+        let t = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let (year, month, day) = t.to_calendar_date();
+        let (hour, minute, second) = t.to_hms();
+        put(0, 4, year.unsigned_abs());
+        put(5, 2, u32::from(u8::from(month)));
+        put(8, 2, u32::from(day));
+        put(11, 2, u32::from(hour));
+        put(14, 2, u32::from(minute));
+        put(17, 2, u32::from(second));
+        put(20, 3, (self.0 % 1_000) as u32);
+        text
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = i128::from(self.0) * 1_000_000;
-        let t = OffsetDateTime::from_unix_timestamp_nanos(nanos).map_err(|_| fmt::Error)?;
-        let (date, time) = (t.date(), t.time());
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            date.year(),
-            u8::from(date.month()),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.millisecond()
-        )
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -62,7 +79,8 @@ impl std::str::FromStr for Timestamp {
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
-            serializer.collect_str(self)
+            let text = self.text();
+            serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
         } else {
             serializer.serialize_u64(self.0)
         }

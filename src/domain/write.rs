@@ -79,7 +79,7 @@ pub enum Write {
     InboxTouched { account: AccountId, conversation: ConversationKey, at: Position },
     /// What an account has read itself, for its unread count.
     InboxRead { account: AccountId, conversation: ConversationKey, up_to: Position },
-    /// The newest public event of a conversation.
+    /// The newest public event of a group.
     Head { conversation: ConversationKey, head: Position, head_time: Timestamp },
     /// An account does not want to see a message any more.
     Hidden { conversation: ConversationKey, account: AccountId, target: Position, at: Position },
@@ -279,12 +279,15 @@ fn control_writes(entry: &Entry, change: &Change, after: &ConversationState, wri
     }
 }
 
-/// Heads move with public events. Small conversations have theirs in every member's inbox.
+/// Heads move with public events. Small conversations have theirs in every member's inbox, groups one of their
+/// own as well: they may have been large (ADR 0008).
 fn head_writes(entry: &Entry, writes: &mut Vec<Write>) {
     let record = &entry.record;
     let conversation = record.conversation;
     let (head, head_time) = (entry.position, record.stamp);
-    writes.push(Write::Head { conversation, head, head_time });
+    if record.kind == ConversationType::Group {
+        writes.push(Write::Head { conversation, head, head_time });
+    }
     let members: Vec<AccountId> = match (&record.body, &record.audience) {
         (Body::Control { after, .. }, _) if after.is_small() => after.accounts(),
         (Body::Control { .. }, _) | (_, None) => Vec::new(),

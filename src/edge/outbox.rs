@@ -250,8 +250,14 @@ impl Outbox {
         if std::mem::take(&mut self.ping) {
             return Some(Next::Ping);
         }
-        let frames = self.take();
-        (!frames.is_empty()).then(|| Next::Frames(frames.into()))
+        let frames = self.take_frames();
+        (!frames.is_empty()).then_some(Next::Frames(frames))
+    }
+
+    /// The frames that can be written now; none where the session ends.
+    #[must_use]
+    pub fn take_frames(&mut self) -> Vec<OutFrame> {
+        if self.close.is_some() { Vec::new() } else { self.take().into() }
     }
 
     /// Frames that wait, held ones included.
@@ -325,6 +331,17 @@ mod tests {
     fn resumed(outbox: &mut Outbox) -> Option<Checkpoint> {
         outbox.expect_resume(&CoverageBook::new(EdgeId(1)));
         outbox.begin_resume()
+    }
+
+    /// Else what waits would be written by the way, and the close that says why after it.
+    #[test]
+    fn nothing_is_written_of_a_session_that_ends() {
+        let mut outbox = begun_after(0);
+        let _ = outbox.release();
+        push(&mut outbox, 1..=2);
+        let _ = outbox.close(CloseCode::Restarting, String::new());
+        assert!(outbox.take_frames().is_empty());
+        assert!(matches!(outbox.take_next(), Some(Next::Close(_))));
     }
 
     #[test]

@@ -154,6 +154,12 @@ impl Session {
         self.outbox.lock().take_next()
     }
 
+    /// What can be written now, beside something else that is written; nothing where the session ends.
+    #[must_use]
+    pub fn take_frames(&self) -> Vec<OutFrame> {
+        self.outbox.lock().take_frames()
+    }
+
     #[must_use]
     pub fn expires_at(&self) -> Timestamp {
         Timestamp::from_millis(self.expires_at_ms.load(Ordering::Relaxed))

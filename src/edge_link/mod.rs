@@ -171,39 +171,39 @@ pub enum EdgeLink {
 macro_rules! on_adapter {
     ($self:ident, $link:ident => $call:expr) => {
         match $self {
-            EdgeLink::InProcess($link) => $call,
-            EdgeLink::Nats($link) => $call,
+            EdgeLink::InProcess($link) => $call.await,
+            EdgeLink::Nats($link) => Box::pin($call).await,
             #[cfg(feature = "simulation")]
-            EdgeLink::Simulated($link) => $call,
+            EdgeLink::Simulated($link) => $call.await,
         }
     };
 }
 
 impl EdgeLinkPort for EdgeLink {
     async fn to_edge(&self, edge: EdgeId, frame: ToEdge) -> Result<(), LinkError> {
-        on_adapter!(self, link => link.to_edge(edge, frame).await)
+        on_adapter!(self, link => link.to_edge(edge, frame))
     }
 
     async fn to_workers(&self, frame: ToWorkers) -> Result<(), LinkError> {
-        on_adapter!(self, link => link.to_workers(frame).await)
+        on_adapter!(self, link => link.to_workers(frame))
     }
 
     async fn to_all_edges(&self, frame: ToEdge) -> Result<(), LinkError> {
-        on_adapter!(self, link => link.to_all_edges(frame).await)
+        on_adapter!(self, link => link.to_all_edges(frame))
     }
 
     async fn presence(&self, changes: Vec<PresenceChange>) -> Result<(), LinkError> {
-        on_adapter!(self, link => link.presence(changes).await)
+        on_adapter!(self, link => link.presence(changes))
     }
 
     async fn listen_as_edge(
         &self,
         edge: EdgeId,
     ) -> Result<(Inbound<ToEdge>, Inbound<Vec<PresenceChange>>), LinkError> {
-        on_adapter!(self, link => link.listen_as_edge(edge).await)
+        on_adapter!(self, link => link.listen_as_edge(edge))
     }
 
     async fn listen_as_worker(&self, worker: WorkerId) -> Result<Inbound<ToWorkers>, LinkError> {
-        on_adapter!(self, link => link.listen_as_worker(worker).await)
+        on_adapter!(self, link => link.listen_as_worker(worker))
     }
 }

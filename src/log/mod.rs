@@ -244,7 +244,17 @@ pub enum Reader {
     Simulated(simulated::SimulatedReader),
 }
 
+/// Asks the adapter that a log is. What asks over a network is boxed: it takes kilobytes, which everything that
+/// waits for a log would carry along.
 macro_rules! on_adapter {
+    ($self:ident, $log:ident => await $call:expr) => {
+        match $self {
+            Log::Embedded($log) => $call.await,
+            Log::Nats($log) => Box::pin($call).await,
+            #[cfg(feature = "simulation")]
+            Log::Simulated($log) => Box::pin($call).await,
+        }
+    };
     ($self:ident, $log:ident => $call:expr) => {
         match $self {
             Log::Embedded($log) => $call,
@@ -263,36 +273,36 @@ impl LogPort for Log {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        on_adapter!(self, log => log.append(append).await)
+        on_adapter!(self, log => await log.append(append))
     }
 
     async fn read(&self, slice: Slice, shards: ShardSet, after: Position) -> Result<Reader, ReadError> {
         match self {
             Log::Embedded(log) => Ok(Reader::Embedded(log.read(slice, shards, after).await?)),
-            Log::Nats(log) => Ok(Reader::Nats(log.read(slice, shards, after).await?)),
+            Log::Nats(log) => Ok(Reader::Nats(Box::pin(log.read(slice, shards, after)).await?)),
             #[cfg(feature = "simulation")]
             Log::Simulated(log) => Ok(Reader::Simulated(log.read(slice, shards, after).await?)),
         }
     }
 
     async fn get(&self, shard: Shard, position: Position) -> Result<Option<RawRecord>, ReadError> {
-        on_adapter!(self, log => log.get(shard, position).await)
+        on_adapter!(self, log => await log.get(shard, position))
     }
 
     async fn trim(&self, slice: Slice, up_to: Position) -> Result<(), ReadError> {
-        on_adapter!(self, log => log.trim(slice, up_to).await)
+        on_adapter!(self, log => await log.trim(slice, up_to))
     }
 
     async fn erase(&self, shard: Shard, position: Position) -> Result<(), ReadError> {
-        on_adapter!(self, log => log.erase(shard, position).await)
+        on_adapter!(self, log => await log.erase(shard, position))
     }
 
     async fn state(&self, slice: Slice) -> Result<SliceState, ReadError> {
-        on_adapter!(self, log => log.state(slice).await)
+        on_adapter!(self, log => await log.state(slice))
     }
 
     async fn now(&self) -> Result<Timestamp, ReadError> {
-        on_adapter!(self, log => log.now().await)
+        on_adapter!(self, log => await log.now())
     }
 }
 
@@ -300,7 +310,7 @@ impl LogReader for Reader {
     async fn next(&mut self, most: usize) -> Result<Vec<RawRecord>, ReadError> {
         match self {
             Reader::Embedded(reader) => reader.next(most).await,
-            Reader::Nats(reader) => reader.next(most).await,
+            Reader::Nats(reader) => Box::pin(reader.next(most)).await,
             #[cfg(feature = "simulation")]
             Reader::Simulated(reader) => reader.next(most).await,
         }

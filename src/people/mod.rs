@@ -60,7 +60,7 @@ macro_rules! dispatch {
             $(async fn $name(&self $(, $arg: $type)*) -> Result<$out, PeopleError> {
                 match self {
                     People::Own(people) => people.$name($($arg),*).await,
-                    People::Platform(people) => people.$name($($arg),*).await,
+                    People::Platform(people) => Box::pin(people.$name($($arg),*)).await,
                 }
             })*
         }

@@ -86,10 +86,10 @@ impl PresenceStore {
 macro_rules! on_adapter {
     ($self:ident, $p:ident => $call:expr) => {
         match $self {
-            PresenceStore::InMemory($p) => $call,
-            PresenceStore::Redis($p) => $call,
+            PresenceStore::InMemory($p) => $call.await,
+            PresenceStore::Redis($p) => Box::pin($call).await,
             #[cfg(feature = "simulation")]
-            PresenceStore::Simulated($p) => $call,
+            PresenceStore::Simulated($p) => $call.await,
         }
     };
 }
@@ -101,7 +101,7 @@ impl PresencePort for PresenceStore {
         accounts: &[AccountId],
         now: Timestamp,
     ) -> Result<Vec<AccountId>, PresenceError> {
-        on_adapter!(self, p => p.hold(edge, accounts, now).await)
+        on_adapter!(self, p => p.hold(edge, accounts, now))
     }
 
     async fn leave(
@@ -110,10 +110,10 @@ impl PresencePort for PresenceStore {
         accounts: &[AccountId],
         now: Timestamp,
     ) -> Result<Vec<AccountId>, PresenceError> {
-        on_adapter!(self, p => p.leave(edge, accounts, now).await)
+        on_adapter!(self, p => p.leave(edge, accounts, now))
     }
 
     async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
-        on_adapter!(self, p => p.look(accounts, now).await)
+        on_adapter!(self, p => p.look(accounts, now))
     }
 }

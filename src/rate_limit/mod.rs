@@ -133,7 +133,7 @@ impl RateLimitPort for RateLimit {
             RateLimit::InMemory(limit) => limit.take(subject, rate, now).await,
             #[cfg(feature = "simulation")]
             RateLimit::Simulated(limit) => limit.take(subject, rate, now).await,
-            RateLimit::Redis(limit) => match limit.shared.take(subject, rate, now).await {
+            RateLimit::Redis(limit) => match Box::pin(limit.shared.take(subject, rate, now)).await {
                 Ok(decision) => Ok(decision),
                 Err(_) => {
                     limit.fallbacks.fetch_add(1, Relaxed);

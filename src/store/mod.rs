@@ -353,14 +353,15 @@ pub enum Store {
     Simulated(simulated::SimulatedStore),
 }
 
-/// Implements a trait of the port for [`Store`] by asking the adapter that it is.
+/// Implements a trait of the port for [`Store`] by asking the adapter that it is. What asks over a network is
+/// boxed: it takes kilobytes, which everything that waits for a store would carry along.
 macro_rules! dispatch {
     ($trait:ident { $(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $out:ty;)* }) => {
         impl $trait for Store {
             $(async fn $name(&self $(, $arg: $type)*) -> $out {
                 match self {
                     Store::Embedded(store) => $trait::$name(store $(, $arg)*).await,
-                    Store::Cql(store) => $trait::$name(store $(, $arg)*).await,
+                    Store::Cql(store) => Box::pin($trait::$name(store $(, $arg)*)).await,
                     #[cfg(feature = "simulation")]
                     Store::Simulated(store) => store.call($trait::$name(&store.inner $(, $arg)*)).await,
                 }
@@ -394,7 +395,7 @@ impl Writes for Store {
     async fn apply(&self, writes: &[Write]) -> StoreResult<()> {
         match self {
             Store::Embedded(store) => store.apply(writes).await,
-            Store::Cql(store) => store.apply(writes).await,
+            Store::Cql(store) => Box::pin(store.apply(writes)).await,
             #[cfg(feature = "simulation")]
             Store::Simulated(store) => store.apply(writes).await,
         }
@@ -448,7 +449,7 @@ impl StorePort for Store {
     async fn ping(&self) -> StoreResult<()> {
         match self {
             Store::Embedded(store) => store.ping().await,
-            Store::Cql(store) => store.ping().await,
+            Store::Cql(store) => Box::pin(store.ping()).await,
             #[cfg(feature = "simulation")]
             Store::Simulated(store) => store.call(store.inner.ping()).await,
         }

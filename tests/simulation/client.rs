@@ -3,8 +3,6 @@
 
 mod told;
 
-use told::as_told;
-
 use crate::cluster::{Cluster, EdgeProcess};
 use crate::observed::{Life, Observed};
 use crate::wire::{Line, NoLine, ask};

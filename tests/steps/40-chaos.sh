@@ -9,7 +9,8 @@ cd "$(dirname "$0")/../.."
 seconds=${CHAOS_SECONDS:-120}
 built=${CARGO_TARGET_DIR:-target}/simulate
 folder=.cache/chaos
-cargo build --quiet --profile simulate --locked -p reedi -p reedi-chaos
+# With the simulation's flag, so that what both need is built once.
+RUSTFLAGS="--cfg tokio_unstable" cargo build --quiet --profile simulate --locked -p reedi -p reedi-chaos
 
 status=0 chaos=""
 end() {

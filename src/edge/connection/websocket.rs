@@ -10,6 +10,7 @@ use crate::edge::command::socket;
 use crate::edge::refused::Refused;
 use crate::edge::session::{Close, Next, OutFrame};
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use reedi_protocol::command::{Authenticate, name};
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::{self, Answer, CommandFrame};
@@ -182,7 +183,10 @@ where
         };
         let written = match step {
             Step::Write(Next::Close(close)) => return Ended::ByUs(close),
-            Step::Write(Next::Frames(frames)) => within(socket.texts(texts(frames))).await,
+            Step::Write(Next::Frames(frames)) => {
+                let answer = answered(&mut running);
+                within(socket.texts(texts(frames).chain(answer))).await
+            }
             Step::Write(Next::Ping) => {
                 // One that is gone is noticed by its silence.
                 let _ = within(socket.ping()).await;
@@ -190,10 +194,8 @@ where
             }
             Step::Answer(answer) => {
                 running = None;
-                match answer {
-                    Some(frame) => within(socket.texts(std::iter::once(frame.text))).await,
-                    None => Ok(()),
-                }
+                let frames = session.take_frames();
+                within(socket.texts(answer.map(|frame| frame.text).into_iter().chain(texts(frames)))).await
             }
             Step::Read(Ok(None)) => return Ended::Gone,
             Step::Read(Err(broken)) => return Ended::ByUs(close_for(&broken)),
@@ -236,6 +238,15 @@ async fn poll_running(running: &mut Option<Command>) -> Option<OutFrame> {
         Some(command) => command.await,
         None => std::future::pending().await,
     }
+}
+
+/// The answer of the running command, where it is there by now: it goes in the write that is due anyway, for
+/// what a write costs is most of what a message does.
+fn answered(running: &mut Option<Command>) -> Option<Bytes> {
+    // Whatever this leaves pending is polled again before the connection waits.
+    let answer = poll_running(running).now_or_never()?;
+    *running = None;
+    answer.map(|frame| frame.text)
 }
 
 fn texts(frames: Vec<OutFrame>) -> impl Iterator<Item = Bytes> + Send {

@@ -4,11 +4,18 @@ use super::engine::{Changes, Engine, Visit};
 use super::keys::{Key, Span};
 use crate::store::{Order, StoreError, StoreResult};
 use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use std::path::Path;
 
 /// Blocks of the tree kept in memory, in bytes: the newest pages of the conversations that a single
 /// machine has open, and small beside what such a machine has.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Rows that are written again and again, kept beside the tree, in bytes: some hundred thousand inbox rows.
+const HOT_BYTES: u64 = 32 * 1024 * 1024;
+/// What a row takes besides its key and value: its places in the cache's tables.
+const HOT_ROW_BYTES: u64 = 64;
 
 /// One tree for all tables: their numbers keep them apart, and memory is bounded by one memtable.
 const KEYSPACE: &str = "store";
@@ -16,6 +23,18 @@ const KEYSPACE: &str = "store";
 pub struct DiskEngine {
     database: Database,
     keyspace: Keyspace,
+    /// What was committed last of rows that are hot. Only a commit puts in, one at a time and before it
+    /// answers, so nothing older than what was answered for stands here.
+    hot: Cache<Key, Option<Vec<u8>>, HotWeight>,
+}
+
+#[derive(Clone)]
+struct HotWeight;
+
+impl Weighter<Key, Option<Vec<u8>>> for HotWeight {
+    fn weight(&self, key: &Key, value: &Option<Vec<u8>>) -> u64 {
+        HOT_ROW_BYTES + (key.as_bytes().len() + value.as_ref().map_or(0, Vec::len)) as u64
+    }
 }
 
 impl DiskEngine {
@@ -26,7 +45,9 @@ impl DiskEngine {
     pub fn open(dir: &Path) -> StoreResult<Self> {
         let database = Database::builder(dir).cache_size(CACHE_BYTES).open().map_err(away)?;
         let keyspace = database.keyspace(KEYSPACE, KeyspaceCreateOptions::default).map_err(away)?;
-        Ok(Self { database, keyspace })
+        let rows = HOT_BYTES / (2 * HOT_ROW_BYTES);
+        let hot = Cache::with_weighter(rows as usize, HOT_BYTES, HotWeight);
+        Ok(Self { database, keyspace, hot })
     }
 }
 
@@ -45,6 +66,11 @@ fn away(error: fjall::Error) -> StoreError {
 
 impl Engine for DiskEngine {
     fn get(&self, key: &Key) -> StoreResult<Option<Vec<u8>>> {
+        if key.is_hot()
+            && let Some(committed) = self.hot.get(key)
+        {
+            return Ok(committed);
+        }
         let value = self.keyspace.get(key.as_bytes()).map_err(away)?;
         Ok(value.map(|value| value.to_vec()))
     }
@@ -75,12 +101,22 @@ impl Engine for DiskEngine {
         // The journal's file has its size from the start, and a longer one's size is data that
         // fdatasync has to write too.
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        let mut hot = Vec::new();
         for (key, value) in changes {
-            match value {
-                Some(value) => batch.insert(&self.keyspace, key.as_bytes(), value),
+            match &value {
+                Some(value) => batch.insert(&self.keyspace, key.as_bytes(), value.as_slice()),
                 None => batch.remove(&self.keyspace, key.as_bytes()),
             }
+            if key.is_hot() {
+                hot.push((key, value));
+            }
         }
-        batch.commit().map_err(away)
+        if let Err(error) = batch.commit() {
+            // Whether it stands is not known: the tree is asked again.
+            hot.iter().for_each(|(key, _)| drop(self.hot.remove(key)));
+            return Err(away(error));
+        }
+        hot.into_iter().for_each(|(key, value)| self.hot.insert(key, value));
+        Ok(())
     }
 }

@@ -32,7 +32,7 @@ enum Table {
     Expiry = 19,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<u8>);
 
 /// The keys from one, included, to another, not included.
@@ -80,6 +80,14 @@ impl Key {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Whether what stands here is read and written again with nearly every event of its conversation.
+    #[must_use]
+    pub fn is_hot(&self) -> bool {
+        const HOT: [u8; 4] =
+            [Table::Receipt as u8, Table::Head as u8, Table::Inbox as u8, Table::Watermark as u8];
+        self.0.first().is_some_and(|table| HOT.contains(table))
     }
 
     /// A key as a fixture has it.
