@@ -38,7 +38,8 @@ impl Belonging<'_> {
     fn aad(&self) -> Vec<u8> {
         match self {
             Self::Sent { conversation, sender, client_message_id } => {
-                let mut aad = vec![b's'];
+                let mut aad = Vec::with_capacity(1 + 8 + 16 + client_message_id.as_str().len());
+                aad.push(b's');
                 aad.extend_from_slice(&conversation.as_u64().to_be_bytes());
                 aad.extend_from_slice(sender.as_bytes());
                 aad.extend_from_slice(client_message_id.as_str().as_bytes());

@@ -71,14 +71,7 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
     let edge = api.edge.clone();
     tokio::spawn(async move {
         match on_upgrade.await.map(hyper::upgrade::Upgraded::downcast::<TokioIo<TcpStream>>) {
-            // Without hyper's wrapping an idle connection holds less.
-            Ok(Ok(parts)) if parts.read_buf.is_empty() => {
-                websocket::serve(edge, parts.io.into_inner(), entry).await
-            }
-            Ok(Ok(parts)) => {
-                let io = Prefixed { first: parts.read_buf, io: parts.io.into_inner() };
-                websocket::serve(edge, io, entry).await;
-            }
+            Ok(Ok(parts)) => websocket::serve(edge, Prefixed::from(parts), entry).await,
             Ok(Err(upgraded)) => websocket::serve(edge, TokioIo::new(upgraded), entry).await,
             Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
         }
@@ -138,8 +131,17 @@ fn subprotocol(headers: &HeaderMap) -> Outcome<bool> {
 
 /// A connection whose first bytes were read already.
 pub struct Prefixed {
-    pub first: bytes::Bytes,
-    pub io: TcpStream,
+    first: bytes::Bytes,
+    io: TcpStream,
+}
+
+impl From<hyper::upgrade::Parts<TokioIo<TcpStream>>> for Prefixed {
+    /// Without hyper's wrapping, and without the 8 KiB that it read the request into, which an idle connection
+    /// would hold for as long as it lives.
+    fn from(parts: hyper::upgrade::Parts<TokioIo<TcpStream>>) -> Self {
+        let first = bytes::Bytes::copy_from_slice(&parts.read_buf);
+        Self { first, io: parts.io.into_inner() }
+    }
 }
 
 impl tokio::io::AsyncRead for Prefixed {

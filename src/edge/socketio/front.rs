@@ -138,10 +138,7 @@ impl Door {
         let door = self.clone();
         tokio::spawn(async move {
             match on_upgrade.await.map(Upgraded::downcast::<TokioIo<TcpStream>>) {
-                Ok(Ok(parts)) => {
-                    let io = Prefixed { first: parts.read_buf, io: parts.io.into_inner() };
-                    door.attach(Wire::new(io, cut, kept), head).await;
-                }
+                Ok(Ok(parts)) => door.attach(Wire::new(Prefixed::from(parts), cut, kept), head).await,
                 Ok(Err(upgraded)) => door.attach(Wire::new(TokioIo::new(upgraded), cut, kept), head).await,
                 Err(error) => tracing::debug!(%error, "a connection ended before it was upgraded"),
             }

@@ -50,8 +50,8 @@ impl Span {
 }
 
 impl Key {
-    /// A table, a conversation, an account and as much again: what most keys are within.
-    const USUAL_BYTES: usize = 1 + 8 + 16 + 16;
+    /// The note that a send ends, with a UUID as its key: what nearly all keys are within.
+    const USUAL_BYTES: usize = 1 + 8 + (1 + 8 + 16 + 36);
 
     fn of(table: Table) -> Self {
         let mut bytes = Vec::with_capacity(Self::USUAL_BYTES);
