@@ -96,6 +96,8 @@ async fn run(arguments: &Arguments) -> Result<bool, String> {
     let Arguments { seconds, people, rate, .. } = arguments;
     println!("chaos: seed {seed}, {people} people, {rate} messages/s, {seconds} s of faults");
     let folder = std::path::absolute(&arguments.folder).map_err(|error| error.to_string())?;
+    // Processes are started in folders of their own.
+    let reedi = std::path::absolute(&arguments.reedi).map_err(|error| error.to_string())?;
     let parts = folder.join("parts");
     for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -106,7 +108,7 @@ async fn run(arguments: &Arguments) -> Result<bool, String> {
     }
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
     let begun = Instant::now();
-    let mut cluster = Cluster::start(&arguments.reedi, &arguments.components, &parts)
+    let mut cluster = Cluster::start(&reedi, &arguments.components, &parts)
         .await
         .map_err(|error| format!("the cluster does not start: {error}"))?;
     println!("chaos: the cluster is ready after {:.1} s", begun.elapsed().as_secs_f64());
