@@ -39,6 +39,8 @@ impl Components {
         };
         let settings = [
             ("REEDI_NATS_URL", value("REEDI_TEST_NATS_URL")?),
+            // Reserved at once on each of the three nodes, which share one disk here.
+            ("REEDI_NATS_MAX_BYTES", "1GiB".to_owned()),
             ("REEDI_CQL_CONTACT_POINTS", value("REEDI_TEST_CQL")?),
             ("REEDI_CQL_REPLICATION", "1".to_owned()),
             ("REEDI_REDIS_URL", value("REEDI_TEST_REDIS_URL")?),

@@ -253,9 +253,15 @@ fn texts(frames: Vec<OutFrame>) -> impl Iterator<Item = Bytes> + Send {
     frames.into_iter().map(|frame| frame.text)
 }
 
-/// Writes, as long as the client takes what is written.
+/// Writes, as long as the client takes what is written. Mostly it is taken at once, and needs no timer. What
+/// writes is boxed, so that a connection that waits has no room for it.
 async fn within(writing: impl Future<Output = std::io::Result<()>>) -> Result<(), Ended> {
-    match tokio::time::timeout(WRITE_WITHIN, writing).await {
+    let mut writing = Box::pin(writing);
+    let written = match writing.as_mut().now_or_never() {
+        Some(written) => Ok(written),
+        None => Box::pin(tokio::time::timeout(WRITE_WITHIN, writing)).await,
+    };
+    match written {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Ended::Gone),
         Err(_) => Err(Ended::ByUs(Close {
