@@ -336,9 +336,9 @@ mod tests {
     /// Else what waits would be written by the way, and the close that says why after it.
     #[test]
     fn nothing_is_written_of_a_session_that_ends() {
-        let mut outbox = begun_after(0);
+        let mut outbox = begun_after(1);
         let _ = outbox.release();
-        push(&mut outbox, 1..=2);
+        push(&mut outbox, 2..=3);
         let _ = outbox.close(CloseCode::Restarting, String::new());
         assert!(outbox.take_frames().is_empty());
         assert!(matches!(outbox.take_next(), Some(Next::Close(_))));

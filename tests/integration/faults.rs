@@ -73,6 +73,8 @@ impl Pair {
         let id: ConversationId = conversation.parse().unwrap();
         let (acknowledged, received): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) = Default::default();
         let is_over = Arc::new(AtomicBool::new(false));
+        // First: what is sent before somebody ever listened is history, and no event.
+        let (listener, mut updates) = client(url, &reader).await;
         let (mouth, mut own_updates) = client(url, &writer).await;
         tokio::spawn(async move { while own_updates.recv().await.is_some() {} });
         let (noted, over) = (acknowledged.clone(), is_over.clone());
@@ -89,7 +91,6 @@ impl Pair {
             }
             mouth
         });
-        let (listener, mut updates) = client(url, &reader).await;
         let noted = received.clone();
         let receiving = tokio::spawn(async move {
             while let Some(update) = updates.recv().await {
@@ -131,7 +132,12 @@ impl Pair {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(WITHIN, received).await.expect("all that was acknowledged is received");
+        if timeout(WITHIN, received).await.is_err() {
+            let received = self.received.lock().clone();
+            let missing: Vec<_> = acknowledged.iter().filter(|message| !received.contains(message)).collect();
+            let (all, some) = (acknowledged.len(), missing.len());
+            panic!("of {all} acknowledged {some} were not received: {missing:?}");
+        }
         assert_eq!(*self.received.lock(), acknowledged);
         let mut stands = Vec::new();
         let mut before = String::new();
