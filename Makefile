@@ -7,12 +7,14 @@ SCENARIO ?=
 BACKEND ?= embedded
 BENCH_ARGS ?=
 SECONDS_OF_FAULTS ?= 600
-.PHONY: help run test simulate chaos bench audit clean-components have-cargo
+.PHONY: help run test simulate chaos-programs chaos bench audit clean-components have-cargo
 
 # rustup puts cargo there, but a shell that was open before does not know it.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 CARGO_DENY_VERSION := 0.20.2
+# Of everything that is built with the profile `simulate`, so that what simulation and chaos share is built once.
+SIMULATE_FLAGS := --cfg tokio_unstable
 
 help: ## what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -39,13 +41,14 @@ bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BA
 	exec "$${CARGO_TARGET_DIR:-target}/release/reedi-loadtest" $(SCENARIO) --backend $(BACKEND) $(BENCH_ARGS)
 
 simulate: have-cargo ## a thousand seeded runs of a whole cluster on a clock of their own; SEED=n replays one, SEEDS=n runs so many
-	@export RUSTFLAGS="--cfg tokio_unstable" REEDI_SIMULATE_SEED=$(SEED) REEDI_SIMULATE_SEEDS=$(SEEDS)
+	@export RUSTFLAGS="$(SIMULATE_FLAGS)" REEDI_SIMULATE_SEED=$(SEED) REEDI_SIMULATE_SEEDS=$(SEEDS)
 	exec cargo test --profile simulate --locked --features simulation --test simulation -- --nocapture
 
-chaos: have-cargo ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
+chaos-programs: have-cargo
+	@RUSTFLAGS="$(SIMULATE_FLAGS)" cargo build --profile simulate --locked -p reedi -p reedi-chaos
+
+chaos: chaos-programs ## real processes killed and held at random under load; SECONDS_OF_FAULTS=600, SEED=n, CHAOS_ARGS=--help
 	@tests/components/install.sh
-	# With the simulation's flag, so that what both need is built once.
-	RUSTFLAGS="--cfg tokio_unstable" cargo build --profile simulate --locked -p reedi -p reedi-chaos
 	built=$${CARGO_TARGET_DIR:-target}/simulate
 	exec "$$built/reedi-chaos" --seconds $(SECONDS_OF_FAULTS) $(if $(SEED),--seed $(SEED)) --reedi "$$built/reedi" \
 	  --components tests/components --folder .cache/chaos $(CHAOS_ARGS)

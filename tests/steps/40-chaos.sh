@@ -11,8 +11,7 @@ seconds=${CHAOS_SECONDS:-120}
 seed=${CHAOS_SEED:-1}
 built=${CARGO_TARGET_DIR:-target}/simulate
 folder=.cache/chaos
-# With the simulation's flag, so that what both need is built once.
-RUSTFLAGS="--cfg tokio_unstable" cargo build --quiet --profile simulate --locked -p reedi -p reedi-chaos
+make chaos-programs
 
 status=0 chaos=""
 end() {
