@@ -26,6 +26,7 @@ pub async fn all<L: LogPort>(log: &L) {
     orders(log).await;
     reads_from_anywhere(log).await;
     reads_only_the_shards_asked_for(log).await;
+    knows_when_there_is_no_more(log).await;
     loses_and_doubles_nothing(log).await;
     knows_duplicates(log).await;
     control_lane_has_one_winner(log).await;
@@ -170,6 +171,33 @@ pub async fn reads_only_the_shards_asked_for<L: LogPort>(log: &L) {
     let end = (*end, append_new(log, event(*end, "end")).await);
     let records = read_until(log, wanted, after, end, &conversations).await;
     assert_eq!(records.len(), wanted.len() + 1, "each wanted shard's record, and the end");
+}
+
+/// A reader is drained once it has all of its own shards, whatever there is of others behind that; and is
+/// not while one of its own is left.
+pub async fn knows_when_there_is_no_more<L: LogPort>(log: &L) {
+    /// More than any reader looks at in one step.
+    const OTHERS: usize = 3_000;
+    let own = fresh();
+    let slice = slice_of(log, own.shard());
+    let other = slice.shards().iter().find(|shard| *shard != own.shard()).expect("another shard");
+    let others = || stream::iter(0..OTHERS).map(|_| append_new(log, event(fresh_in(other), "x")));
+    let before = last(log, slice).await;
+    let first = append_new(log, event(own, "first")).await;
+    let second = append_new(log, event(own, "second")).await;
+    others().buffer_unordered(CONCURRENT).for_each(|_| std::future::ready(())).await;
+
+    let shards: ShardSet = [own.shard()].into_iter().collect();
+    let mut reader = soon("a reader", log.read(slice, shards, before)).await.expect("a reader");
+    let mut read = before;
+    while !reader.is_drained() {
+        read = soon("one record", reader.next(1)).await.expect("one record")[0].position;
+    }
+    assert!(first < second && second <= read, "drained at {read}, with {second} left");
+    let mut reader = soon("a reader", log.read(slice, shards, second)).await.expect("a reader");
+    while !reader.is_drained() {
+        soon("what others wrote to that shard", reader.next(100)).await.expect("records");
+    }
 }
 
 /// Many appends at once: each gets a place of its own, and all are read, none twice.

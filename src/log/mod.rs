@@ -223,7 +223,7 @@ pub trait LogReader: Send + 'static {
     /// the reader remembers (rule P3). Cancel-safe.
     fn next(&mut self, most: usize) -> impl Future<Output = Result<Vec<RawRecord>, ReadError>> + Send;
 
-    /// Whether the log had nothing more for this reader when it gave what was read last.
+    /// Whether the log had nothing more of this reader's shards when it gave what was read last, or began.
     fn is_drained(&self) -> bool;
 }
 

@@ -253,7 +253,7 @@ impl LogPort for EmbeddedLog {
         if from + 1 < first {
             return Err(ReadError::Trimmed { asked: after, first: self.shared.position(first) });
         }
-        Ok(EmbeddedReader::new(self.shared.clone(), shards, from))
+        EmbeddedReader::begin(self.shared.clone(), shards, from).await
     }
 
     async fn get(&self, _: Shard, position: Position) -> Result<Option<RawRecord>, ReadError> {

@@ -12,13 +12,43 @@ pub struct EmbeddedReader {
     shared: Arc<Shared>,
     shards: ShardSet,
     after: u64,
+    /// Nothing of `shards` stood behind `after` when it was looked at last.
+    drained: bool,
     durable: watch::Receiver<u64>,
 }
 
 impl EmbeddedReader {
-    pub(super) fn new(shared: Arc<Shared>, shards: ShardSet, after: u64) -> Self {
+    pub(super) async fn begin(shared: Arc<Shared>, shards: ShardSet, after: u64) -> Result<Self, ReadError> {
         let durable = shared.durable.subscribe();
-        Self { shared, shards, after, durable }
+        let mut reader = Self { shared, shards, after, drained: false, durable };
+        reader.gather(0).await?;
+        Ok(reader)
+    }
+
+    /// The next `most` records of its shards that are there, or fewer. What other shards have behind them is passed
+    /// over, so that it is known whether anything is left. A cancelled call loses nothing.
+    async fn gather(&mut self, most: usize) -> Result<Vec<RawRecord>, ReadError> {
+        let (mut after, mut own) = (self.after, Vec::new());
+        let mut left = false;
+        while !left && after < *self.durable.borrow() {
+            let step = if own.len() < most { STEP.min(most - own.len() + 1) } else { STEP };
+            let found = records_after(&self.shared, after, step).await?;
+            if found.is_empty() {
+                break;
+            }
+            for record in found {
+                let is_own = self.shards.contains(record.conversation.shard()) && !record.payload.is_empty();
+                if is_own && own.len() == most {
+                    left = true;
+                    break;
+                }
+                after = record.position.sequence();
+                own.extend(is_own.then_some(record));
+            }
+        }
+        // Only after the last await.
+        (self.after, self.drained) = (after, !left);
+        Ok(own)
     }
 }
 
@@ -48,18 +78,9 @@ impl LogReader for EmbeddedReader {
                 let (asked, first) = (self.shared.position(self.after), self.shared.position(first));
                 return Err(ReadError::Trimmed { asked, first });
             }
-            let found = records_after(&self.shared, self.after, STEP.min(most.max(1))).await?;
-            if let Some(last) = found.last() {
-                // Set only after the last await, so that a cancelled call loses nothing.
-                self.after = last.position.sequence();
-                let wanted: Vec<RawRecord> = found
-                    .into_iter()
-                    .filter(|r| self.shards.contains(r.conversation.shard()) && !r.payload.is_empty())
-                    .collect();
-                if !wanted.is_empty() {
-                    return Ok(wanted);
-                }
-                continue;
+            let found = self.gather(most.max(1)).await?;
+            if !found.is_empty() {
+                return Ok(found);
             }
             let after = self.after;
             self.durable
@@ -70,6 +91,6 @@ impl LogReader for EmbeddedReader {
     }
 
     fn is_drained(&self) -> bool {
-        *self.durable.borrow() <= self.after
+        self.drained
     }
 }
