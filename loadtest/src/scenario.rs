@@ -10,10 +10,16 @@ use crate::checker::Verdict;
 use crate::client::{AT_ONCE, Failure, Person};
 use crate::server::Server;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reedi_client::Page;
+use reedi_client::{Page, Rest};
 use reedi_invariants::{Acked, HistoryRow};
-use reedi_protocol::resource::MessageType;
+use reedi_protocol::resource::{History, MessageType};
 use reedi_protocol::{AccountId, ConversationId, Position};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a history may stay behind what was sent.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(120);
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// One direct conversation for each two people that follow each other in the list.
 ///
@@ -42,7 +48,7 @@ pub async fn check_history(
     let rest = crate::client::rest(&server.edges[0])?.for_token(reader.token.clone());
     let (mut page, mut found) = (Page::Newest, Vec::new());
     loop {
-        let history = rest.history(conversation, page, 100).await?;
+        let history = read_page(&rest, conversation, page).await?;
         let rows = history.messages.iter().filter(|m| m.message_type != MessageType::System);
         found.extend(rows.map(|m| HistoryRow {
             message: m.message_id,
@@ -55,6 +61,19 @@ pub async fn check_history(
         }
     }
     Ok(compare_history(conversation, &found, acknowledged))
+}
+
+/// A page, once the store has caught up: after a rate that was too high a writer has some way to go.
+async fn read_page(rest: &Rest, conversation: ConversationId, page: Page) -> Result<History, Failure> {
+    let until = Instant::now() + CAUGHT_UP_WITHIN;
+    loop {
+        match rest.history(conversation, page, 100).await {
+            Err(error) if error.is_retryable() && Instant::now() < until => {
+                tokio::time::sleep(error.retry_after().unwrap_or_default().max(ASK_AGAIN_AFTER)).await;
+            }
+            read => return Ok(read?),
+        }
+    }
 }
 
 /// `found` is newest first, `acknowledged` are positions in any order.
