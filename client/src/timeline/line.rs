@@ -13,8 +13,9 @@ pub(super) struct Line {
     /// What was told beyond `complete` before the connection had caught up: each follows the one before it,
     /// and what is linked to nothing, as receipts are, may be missing in between. It is replayed.
     pub(super) ahead: BTreeSet<Position>,
-    /// What waits for its predecessors, all of it later than what was told.
-    pub(super) held: BTreeMap<Position, ServerEvent>,
+    /// What waits for its predecessors, all of it later than what was told. In a page of `/events` a message
+    /// may have companions at its position, before it (ADR 0006 of the server).
+    pub(super) held: BTreeMap<Position, Vec<ServerEvent>>,
     /// Whether an answer of `/events` is awaited.
     pub(super) fetching: bool,
     /// Answers that have left the present gap open.
@@ -60,7 +61,7 @@ impl Line {
         }
         // An edge that skipped something proves no more coverage until the gap is closed.
         let trusting = caught_up && self.held.is_empty();
-        self.held.entry(place.position).or_insert(event);
+        self.held.entry(place.position).or_insert_with(|| vec![event]);
         self.release(trusting, caught_up, told);
     }
 
@@ -75,15 +76,17 @@ impl Line {
     /// Tells what is kept back, as far as each event's predecessor is here, or `trusting` that it is.
     fn release(&mut self, trusting: bool, caught_up: bool, told: &mut Vec<Told>) {
         while let Some((_, first)) = self.held.first_key_value() {
-            let previous = first.place().and_then(|(_, place)| place.previous_position);
+            let place = first.iter().find_map(ServerEvent::place);
+            let previous = place.and_then(|(_, place)| place.previous_position);
             if !previous.map_or(trusting, |previous| previous <= self.reached()) {
                 return;
             }
-            let Some((position, event)) = self.held.pop_first() else { return };
+            let Some((position, events)) = self.held.pop_first() else { return };
             if caught_up {
-                self.tell(position, event, told);
+                self.tell(position, events, told);
             } else {
-                self.tell_ahead(position, event, told);
+                self.ahead.insert(position);
+                told.extend(events.into_iter().map(as_told));
             }
         }
     }
@@ -91,8 +94,8 @@ impl Line {
     /// Everything up to `position` is here or kept back: tells it.
     pub(super) fn complete_to(&mut self, position: Position, told: &mut Vec<Told>) {
         while let Some(first) = self.held.first_entry().filter(|first| *first.key() <= position) {
-            let (position, event) = first.remove_entry();
-            self.tell(position, event, told);
+            let (position, events) = first.remove_entry();
+            self.tell(position, events, told);
         }
         self.complete = self.complete.max(position);
         self.ahead.retain(|ahead| *ahead > self.complete);
@@ -100,12 +103,16 @@ impl Line {
 
     /// Takes over an answer of `/events`: it and what is kept back are one sequence up to its end.
     pub(super) fn merge(&mut self, page: Events, told: &mut Vec<Told>) {
+        let mut in_page: BTreeMap<Position, Vec<ServerEvent>> = BTreeMap::new();
         for logged in page.events {
             let position = logged.position;
             // What a newer server added is skipped here as it is on the socket.
             if let Some(event) = decode(logged).filter(|_| position > self.complete) {
-                self.held.entry(position).or_insert(event);
+                in_page.entry(position).or_default().push(event);
             }
+        }
+        for (position, events) in in_page {
+            self.held.entry(position).or_insert(events);
         }
         self.complete_to(page.complete_to, told);
         self.release(true, true, told);
@@ -121,15 +128,23 @@ impl Line {
         told.push(Told::Reset(conversation));
     }
 
-    fn tell(&mut self, position: Position, event: ServerEvent, told: &mut Vec<Told>) {
+    fn tell(&mut self, position: Position, events: Vec<ServerEvent>, told: &mut Vec<Told>) {
         self.complete = position;
-        told.push(Told::Event(Box::new(event)));
+        told.extend(events.into_iter().map(as_told));
     }
 
     /// Tells what proves nothing of what lies before it.
     fn tell_ahead(&mut self, position: Position, event: ServerEvent, told: &mut Vec<Told>) {
         self.ahead.insert(position);
-        told.push(Told::Event(Box::new(event)));
+        told.push(as_told(event));
+    }
+}
+
+/// For the application. In a page of `/events` a reset stands for what cannot be told event by event.
+fn as_told(event: ServerEvent) -> Told {
+    match event {
+        ServerEvent::ConversationReset { conversation_id } => Told::Reset(conversation_id),
+        event => Told::Event(Box::new(event)),
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use reedi_protocol::event::{Place, PresenceStatus};
-use reedi_protocol::resource::{LoggedEvent, Message, MessageType};
+use reedi_protocol::resource::{LoggedEvent, Message, MessageType, Role};
 use reedi_protocol::{AccountId, ConversationKey, Epoch, Shard, Timestamp};
 use std::collections::VecDeque;
 
@@ -39,6 +39,12 @@ fn logged(sequence: u64) -> LoggedEvent {
     LoggedEvent { position: at(sequence), event: "new_message".into(), data }
 }
 
+fn as_logged(sequence: u64, event: &ServerEvent) -> LoggedEvent {
+    let mut frame = serde_json::to_value(event).unwrap();
+    let name = frame["event"].as_str().unwrap().to_owned();
+    LoggedEvent { position: at(sequence), event: name, data: frame["data"].take() }
+}
+
 fn page(after: u64, to: u64, has_more: bool) -> Filled {
     Filled::Page(Events { events: (after + 1..=to).map(logged).collect(), complete_to: at(to), has_more })
 }
@@ -53,10 +59,13 @@ fn complete(sequence: u64) -> ServerEvent {
     ServerEvent::ResumeComplete { checkpoint: checkpoint(sequence) }
 }
 
-/// `7` for an event, `R` for a reset, `F7` for a fetch after 7.
+/// `7` for an event, `7+` for a companion, `R` for a reset, `F7` for a fetch after 7.
 fn shown(told: &[Told]) -> Vec<String> {
     let show = |told: &Told| match told {
-        Told::Event(event) => event.place().unwrap().1.position.sequence().to_string(),
+        Told::Event(event) => match event.place() {
+            Some((_, place)) => place.position.sequence().to_string(),
+            None => format!("{}+", event.stands_at().unwrap().1.sequence()),
+        },
         Told::Reset(_) => "R".into(),
         Told::Fetch { after, .. } => format!("F{}", after.sequence()),
     };
@@ -156,6 +165,32 @@ fn pages_with_progress_are_no_tries() {
         assert_eq!(told, [(after + 1).to_string(), format!("F{}", after + 1)]);
     }
     assert_eq!(fill(&mut timelines, page(18, 19, false)), ["19", "20"]);
+}
+
+#[test]
+fn what_shares_a_position_comes_out_of_a_page_together() {
+    let companion = ServerEvent::ParticipantAdded {
+        conversation_id: KEY.conversation_id(),
+        user_id: AccountId::new(uuid::Uuid::nil()),
+        role: Role::Member,
+        by: AccountId::new(uuid::Uuid::nil()),
+        position: at(6),
+    };
+    let mut timelines = live(4);
+    assert_eq!(receive(&mut timelines, &[(7, Some(6))]), ["F4"]);
+    let events = vec![logged(5), as_logged(6, &companion), logged(6)];
+    let page = Events { events, complete_to: at(6), has_more: false };
+    assert_eq!(fill(&mut timelines, Filled::Page(page)), ["5", "6+", "6", "7"]);
+}
+
+#[test]
+fn a_page_that_begins_with_a_reset_resets_and_goes_on() {
+    let reset = ServerEvent::ConversationReset { conversation_id: KEY.conversation_id() };
+    let mut timelines = live(4);
+    assert_eq!(receive(&mut timelines, &[(10, Some(9))]), ["F4"]);
+    let events = vec![as_logged(8, &reset), logged(8), logged(9)];
+    let page = Events { events, complete_to: at(9), has_more: false };
+    assert_eq!(fill(&mut timelines, Filled::Page(page)), ["R", "8", "9", "10"]);
 }
 
 #[test]
