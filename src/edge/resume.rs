@@ -2,7 +2,7 @@
 
 use super::command::socket::ok;
 use super::place::Named;
-use super::query::events::{Page, page};
+use super::query::events::{Page, page, was_elsewhere};
 use super::refused::{Outcome, Refused};
 use super::session::{OutFrame, Session};
 use super::{Edge, wire};
@@ -140,13 +140,6 @@ async fn replay(
         }
     }
     Ok(told)
-}
-
-/// Whether the account may have left and joined since `after`: only the last time that it took part is known
-/// event by event, and what was missed before it left is not part of that.
-fn was_elsewhere(row: &InboxRow, after: Position) -> bool {
-    let left_since = row.left.is_some() || row.left_before.is_some_and(|left| left > after);
-    row.joined > after && left_since
 }
 
 /// Whether a resume replays so much, rather than to say "load it anew".

@@ -65,6 +65,19 @@ async fn admins_add_and_remove(scene: Scene) {
     // Coming back is joining anew.
     alice.at(0).post(&path(&group, ""), &json!({ "participantIds": [carol.id()] })).await.expect(200);
     assert!(!carol.at(1).texts(&group).await.contains(&"without carol".into()));
+    alice.send(1, &group, "welcome").await;
+    gone.message("welcome").await;
+    // Who asks from before that is told that something is missing, and all that came since.
+    let since = async |after: &Value| {
+        let events = format!("/conversations/{group}/events?after={after}");
+        let page = carol.at(0).get(&events).await.expect(200);
+        let name = |event: &Value| event["event"].as_str().unwrap().to_owned();
+        (page.list("events").iter().map(name).collect::<Vec<_>>(), page.list("events")[0]["position"].clone())
+    };
+    let (names, joined) = since(&note["position"]).await;
+    let anew = ["conversation_created", "participant_added", "new_message", "new_message"];
+    assert_eq!((names[0].as_str(), &names[1..]), ("conversation_reset", &anew.map(str::to_owned)[..]));
+    assert_eq!(since(&joined).await.0, ["new_message"], "from there on nothing is missing");
     for session in [&live, &gone] {
         order::check(session);
     }

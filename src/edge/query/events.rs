@@ -73,6 +73,13 @@ pub async fn page(edge: &Edge, account: AccountId, row: &InboxRow, page: Page) -
     Ok(Caught { told, complete_to, has_more })
 }
 
+/// Whether the account may have left and joined since `after`: only the last time that it took part is known
+/// event by event, and what was missed before it left is not part of that.
+pub fn was_elsewhere(row: &InboxRow, after: Position) -> bool {
+    let left_since = row.left.is_some() || row.left_before.is_some_and(|left| left > after);
+    row.joined > after && left_since
+}
+
 fn is_public(event: &StoredEvent) -> bool {
     !matches!(event.record.body, Body::Receipt(_) | Body::Hide { .. } | Body::Tick)
 }
@@ -165,9 +172,15 @@ pub async fn get(
     edge.watermarks.passed(shard, newest).await.map_err(|e: NotStored| Refused::from(e))?;
     let row = edge.store.inbox_row(account, conversation).await?.filter(|row| row.left.is_none());
     let row = row.ok_or_else(Refused::not_found)?;
+    // The row may be ahead of the watermark, in a batch that is being written.
+    edge.watermarks.passed(shard, row.joined).await.map_err(|e: NotStored| Refused::from(e))?;
     // What was known stored before reading is in what is read.
     let up_to = edge.watermarks.known(shard).max(newest);
-    let caught = page(edge, account, &row, Page { after, up_to, limit }).await?;
+    let mut caught = page(edge, account, &row, Page { after, up_to, limit }).await?;
+    if was_elsewhere(&row, after) {
+        let conversation_id = conversation.conversation_id();
+        caught.told.insert(0, (row.joined, ServerEvent::ConversationReset { conversation_id }));
+    }
     let mut events = Vec::with_capacity(caught.told.len());
     for (position, event) in caught.told {
         if let Ok(serde_json::Value::Object(mut frame)) = serde_json::to_value(&event) {

@@ -105,7 +105,8 @@ pub struct EventsQuery {
 /// have sent: new messages, edits, deletions, reactions, receipts, control events. Edits show the
 /// newest content. Entries other than messages are kept for 30 days. `completeTo` is the position to
 /// ask from next, and moves also when nothing came; ask again at once while `hasMore`. Positions below
-/// the one where I joined give nothing. Entries of one position are never torn apart, so that a page
+/// the one where I joined give nothing. Where I left and joined again after `after`, the first entry is
+/// `conversation_reset`: load the newest page, and go on with what follows. Entries of one position are never torn apart, so that a page
 /// may have more entries than `limit`.
 #[utoipa::path(
     get,
