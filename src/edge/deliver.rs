@@ -73,6 +73,10 @@ fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
             }
             Vec::new()
         }
+        ToEdge::Preferences { account } => {
+            edge.preferences.forget(account);
+            Vec::new()
+        }
         ToEdge::Fleeting { conversation, audience, what: Fleeting::Typing { account, typing } } => {
             let event = ServerEvent::UserTyping {
                 conversation_id: conversation.conversation_id(),

@@ -88,6 +88,8 @@ pub enum ToEdge {
     Devices { by: EdgeId, came: Vec<DeviceCame> },
     /// Something told and forgotten, for those of these accounts who joined the conversation.
     Fleeting { conversation: ConversationKey, audience: Vec<AccountId>, what: Fleeting },
+    /// An account changed its settings or whom it blocks: what an edge remembers of that is out of date.
+    Preferences { account: AccountId },
 }
 
 /// Told once and stored nowhere.

@@ -28,7 +28,7 @@ async fn settings_are_kept(scene: Scene) {
     assert_eq!(refused.body["errors"][0]["pointer"], "/messagesFrom");
 }
 
-/// Another edge goes by what was set after two seconds.
+/// Another edge goes by what was set once it is told, long before it would ask by itself.
 async fn settled(answer: impl AsyncFn() -> Answer, status: u16) -> Answer {
     let waiting = async {
         loop {

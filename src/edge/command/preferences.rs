@@ -2,43 +2,89 @@
 
 use crate::edge::Edge;
 use crate::edge::refused::Outcome;
+use crate::edge_link::{EdgeLinkPort as _, ToEdge};
 use crate::people::PeoplePort;
 use crate::store::Preferences as _;
 use parking_lot::Mutex;
 use reedi_protocol::AccountId;
 use reedi_protocol::resource::{MessagesFrom, Settings};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long an edge goes by what it read. What is changed through it counts at once; through another
-/// edge, after this time.
-const FRESH_FOR: Duration = Duration::from_secs(2);
+/// How long an edge goes by what it read. Changes are told to all edges and count at once; this is for an edge
+/// that could not be told. Who may message whom is judged by settings that may be this old already, and twice
+/// this is as old as what an edge knows of members may be (rule P7).
+const FRESH_FOR: Duration = Duration::from_secs(15);
 /// Entries of each cache; beyond, it begins anew.
 const MOST: usize = 65_536;
 
+/// What an edge remembers of what accounts allow.
 #[derive(Default)]
 pub struct Cache {
-    settings: Mutex<HashMap<AccountId, (Instant, Settings)>>,
-    may: Mutex<HashMap<(AccountId, AccountId), (Instant, bool)>>,
+    settings: Mutex<Held<AccountId, Settings>>,
+    may: Mutex<Held<(AccountId, AccountId), bool>>,
+}
+
+impl Cache {
+    /// What `account` allows has changed.
+    pub fn forget(&self, account: AccountId) {
+        self.settings.lock().forget(|of| *of == account);
+        self.may.lock().forget(|(_, to)| *to == account);
+    }
+}
+
+struct Held<K, V> {
+    entries: HashMap<K, (Instant, V)>,
+    /// Counts what was forgotten: what was read before that is not remembered after it.
+    forgotten: u64,
+}
+
+impl<K, V> Default for Held<K, V> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), forgotten: 0 }
+    }
+}
+
+impl<K: Hash + Eq, V: Copy> Held<K, V> {
+    /// What is remembered, whether it is fresh, and the time to say to [`Held::remember`] what is read now.
+    fn get(&self, key: &K) -> (Option<V>, bool, u64) {
+        let held = self.entries.get(key);
+        let is_fresh = held.is_some_and(|(read, _)| read.elapsed() < FRESH_FOR);
+        (held.map(|(_, value)| *value), is_fresh, self.forgotten)
+    }
+
+    fn remember(&mut self, key: K, value: V, forgotten: u64) {
+        if forgotten != self.forgotten {
+            return;
+        }
+        if self.entries.len() >= MOST {
+            self.entries.clear();
+        }
+        self.entries.insert(key, (Instant::now(), value));
+    }
+
+    fn forget(&mut self, which: impl Fn(&K) -> bool) {
+        self.forgotten += 1;
+        self.entries.retain(|key, _| !which(key));
+    }
 }
 
 impl Edge {
     /// # Errors
     /// The store is away and they were not read before.
     pub async fn settings(&self, account: AccountId) -> Outcome<Settings> {
-        let held = self.preferences.settings.lock().get(&account).copied();
-        if let Some((read, settings)) = held
-            && read.elapsed() < FRESH_FOR
-        {
+        let (held, is_fresh, forgotten) = self.preferences.settings.lock().get(&account);
+        if let (Some(settings), true) = (held, is_fresh) {
             return Ok(settings);
         }
         match (self.store.settings(account).await, held) {
             (Ok(settings), _) => {
-                remember(&self.preferences.settings, account, settings);
+                self.preferences.settings.lock().remember(account, settings, forgotten);
                 Ok(settings)
             }
-            (Err(_), Some((_, settings))) => Ok(settings),
+            (Err(_), Some(settings)) => Ok(settings),
             (Err(error), None) => Err(error.into()),
         }
     }
@@ -47,8 +93,7 @@ impl Edge {
     /// The store is away.
     pub async fn put_settings(&self, account: AccountId, settings: Settings) -> Outcome<()> {
         self.store.put_settings(account, settings).await?;
-        remember(&self.preferences.settings, account, settings);
-        self.preferences.may.lock().retain(|(_, to), _| *to != account);
+        self.preferences_changed(account).await;
         Ok(())
     }
 
@@ -56,8 +101,15 @@ impl Edge {
     /// The store is away.
     pub async fn set_block(&self, by: AccountId, account: AccountId, blocked: bool) -> Outcome<()> {
         self.store.set_block(by, account, blocked).await?;
-        self.preferences.may.lock().remove(&(account, by));
+        self.preferences_changed(by).await;
         Ok(())
+    }
+
+    async fn preferences_changed(&self, account: AccountId) {
+        self.preferences.forget(account);
+        if let Err(error) = self.link.to_all_edges(ToEdge::Preferences { account }).await {
+            tracing::debug!(%error, "other edges go by older preferences for some seconds");
+        }
     }
 
     /// Whether `from` may message `to`: neither blocked nor refused by settings.
@@ -65,19 +117,17 @@ impl Edge {
     /// # Errors
     /// The store is away and it was not read before.
     pub async fn may_message(&self, from: AccountId, to: AccountId) -> Outcome<bool> {
-        let held = self.preferences.may.lock().get(&(from, to)).copied();
-        if let Some((read, may)) = held
-            && read.elapsed() < FRESH_FOR
-        {
+        let (held, is_fresh, forgotten) = self.preferences.may.lock().get(&(from, to));
+        if let (Some(may), true) = (held, is_fresh) {
             return Ok(may);
         }
         match (self.judge_may_message(from, to).await, held) {
             (Ok(may), _) => {
-                remember(&self.preferences.may, (from, to), may);
+                self.preferences.may.lock().remember((from, to), may, forgotten);
                 Ok(may)
             }
             // With the store away, what was known goes on.
-            (Err(_), Some((_, may))) => Ok(may),
+            (Err(_), Some(may)) => Ok(may),
             (Err(refused), None) => Err(refused),
         }
     }
@@ -94,10 +144,30 @@ impl Edge {
     }
 }
 
-fn remember<K: std::hash::Hash + Eq, V>(cache: &Mutex<HashMap<K, (Instant, V)>>, key: K, value: V) {
-    let mut cache = cache.lock();
-    if cache.len() >= MOST {
-        cache.clear();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_before_it_changed_is_not_remembered() {
+        let mut held = Held::default();
+        let (none, _, forgotten) = held.get(&1);
+        assert_eq!(none, None);
+        held.remember(1, "before", forgotten);
+        assert_eq!(held.get(&1), (Some("before"), true, forgotten));
+        held.forget(|key| *key == 1);
+        held.remember(1, "before", forgotten);
+        assert_eq!(held.get(&1).0, None, "it was read before the change");
+        let (_, _, forgotten) = held.get(&1);
+        held.remember(1, "after", forgotten);
+        assert_eq!(held.get(&1).0, Some("after"));
     }
-    cache.insert(key, (Instant::now(), value));
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_old_is_read_again_and_stands_where_it_cannot_be() {
+        let mut held = Held::default();
+        held.remember(1, true, 0);
+        tokio::time::advance(FRESH_FOR).await;
+        assert_eq!(held.get(&1), (Some(true), false, 0));
+    }
 }

@@ -32,7 +32,8 @@ pub async fn settings(State(api): State<Api>, Caller(me): Caller) -> Outcome<Ans
 
 /// Replaces my settings.
 ///
-/// All three fields are wanted. Other servers of a cluster go by it after at most two seconds.
+/// All three fields are wanted. Other servers of a cluster go by it at once, and after at most 30 seconds where
+/// they could not be told.
 #[utoipa::path(
     put,
     path = "/settings",
@@ -107,8 +108,9 @@ pub async fn is_blocked(
 /// Blocks an account.
 ///
 /// Its direct messages, edits and reactions to me are refused with `recipient_unavailable`, as if I
-/// accepted nobody, and it cannot add me to a group. Groups that both are in already go on. Other
-/// servers of a cluster go by it after at most two seconds. That the account exists is not checked.
+/// accepted nobody, and it cannot add me to a group. Groups that both are in already go on. Other servers of a
+/// cluster go by it at once, and after at most 30 seconds where they could not be told. That the account exists
+/// is not checked.
 #[utoipa::path(
     put,
     path = "/blocks/{userId}",
