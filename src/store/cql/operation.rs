@@ -1,5 +1,5 @@
-//! One statement with what it binds, and how many of them go to the servers at once: merged by row,
-//! grouped by partition, bounded in size and in number.
+//! One statement with what it binds, and how many of them go to the servers at once: merged by row, grouped by
+//! partition, small groups packed into one request by who has them, bounded in size and in number (ADR 0026).
 
 use super::CqlStore;
 use super::cell::{Cell, micros};
@@ -7,17 +7,26 @@ use super::query::Query;
 use crate::store::{StoreError, StoreResult};
 use futures_util::{StreamExt, TryStreamExt};
 use reedi_protocol::Position;
+use scylla::cluster::ClusterState;
 use scylla::statement::batch::{Batch, BatchType};
 use std::collections::HashMap;
+use uuid::Uuid;
 
 /// Requests of one `apply` on their way at the same time. A connection takes 32,768; this many keep two
 /// cores of a server busy, and more only wait there.
-const PARTITIONS_AT_ONCE: usize = 128;
+const REQUESTS_AT_ONCE: usize = 128;
 /// Statements in one batch, all of one partition.
 const BATCH_STATEMENTS: usize = 100;
 /// Bytes in one batch, about: half of what ScyllaDB warns at. Cassandra does not count a batch of one
 /// partition.
 const BATCH_BYTES: usize = 64 * 1024;
+/// Partitions in one request. Cassandra warns of more than ten (`unlogged_batch_across_partitions_warn_threshold`).
+const PACK_PARTITIONS: usize = 10;
+/// Bytes in one request of several partitions, with [`STATEMENT_BYTES`] for each statement. Cassandra counts these,
+/// warns at 5 KiB and refuses 50 (`batch_size_warn_threshold`, `batch_size_fail_threshold`).
+const PACK_BYTES: usize = 4 * 1024;
+/// What a statement takes there beside its values.
+const STATEMENT_BYTES: usize = 64;
 
 /// Above every position, and in the past since November 2026, which ScyllaDB demands: what is deleted
 /// at this time stays deleted, whatever edit comes later.
@@ -158,27 +167,75 @@ fn grouped(operations: Vec<Operation>) -> Vec<Vec<Operation>> {
     groups
 }
 
+/// Joins small groups that are at home on the same server into one request each: a server takes longer over a
+/// request than over a write in it.
+fn packed(groups: Vec<Vec<Operation>>, home: impl Fn(&Operation) -> Option<Uuid>) -> Vec<Vec<Operation>> {
+    struct Open {
+        pack: usize,
+        partitions: usize,
+        bytes: usize,
+    }
+    let mut packs: Vec<Vec<Operation>> = Vec::new();
+    let mut open: HashMap<Option<Uuid>, Open> = HashMap::new();
+    for group in groups {
+        let bytes: usize = group.iter().map(|operation| operation.weight() + STATEMENT_BYTES).sum();
+        let Some(first) = group.first().filter(|_| bytes <= PACK_BYTES) else {
+            packs.push(group);
+            continue;
+        };
+        let home = home(first);
+        match open.get_mut(&home) {
+            Some(open) if open.bytes + bytes <= PACK_BYTES && open.partitions < PACK_PARTITIONS => {
+                open.bytes += bytes;
+                open.partitions += 1;
+                packs[open.pack].extend(group);
+            }
+            _ => {
+                open.insert(home, Open { pack: packs.len(), partitions: 1, bytes });
+                packs.push(group);
+            }
+        }
+    }
+    packs
+}
+
 impl CqlStore {
     /// Makes all of them durable, or says that perhaps not all are.
     pub(super) async fn write(&self, operations: Vec<Operation>) -> StoreResult<()> {
-        futures_util::stream::iter(grouped(merged(operations)))
-            .map(|group| self.write_group(group))
-            .buffer_unordered(PARTITIONS_AT_ONCE)
+        let cluster = self.session().get_cluster_state();
+        let packs = packed(grouped(merged(operations)), |operation| self.home(&cluster, operation));
+        futures_util::stream::iter(packs)
+            .map(|pack| self.write_pack(pack))
+            .buffer_unordered(REQUESTS_AT_ONCE)
             .try_collect::<()>()
             .await
     }
 
-    async fn write_group(&self, mut group: Vec<Operation>) -> StoreResult<()> {
-        let sent = if group.len() == 1
-            && let Some(operation) = group.pop()
+    /// The first of the servers that have the row. Only where a request goes depends on it, and the servers pass
+    /// on what is not theirs.
+    fn home(&self, cluster: &ClusterState, operation: &Operation) -> Option<Uuid> {
+        if cluster.get_nodes_info().len() <= 1 {
+            return None;
+        }
+        let table = self.query(operation.query).get_table_spec()?;
+        let (_, columns) = partition_of(operation.query);
+        let (keyspace, table) = (table.ks_name(), table.table_name());
+        let token = cluster.compute_token(keyspace, table, &operation.key.get(..columns)?).ok()?;
+        let replicas = cluster.get_token_endpoints(keyspace, table, token);
+        replicas.first().map(|(node, _)| node.host_id)
+    }
+
+    async fn write_pack(&self, mut pack: Vec<Operation>) -> StoreResult<()> {
+        let sent = if pack.len() == 1
+            && let Some(operation) = pack.pop()
         {
             let statement = self.query(operation.query);
             self.session().execute_unpaged(statement, operation.bound()).await
         } else {
             let mut batch = Batch::new(BatchType::Unlogged);
             batch.set_is_idempotent(true);
-            let mut values = Vec::with_capacity(group.len());
-            for operation in group {
+            let mut values = Vec::with_capacity(pack.len());
+            for operation in pack {
                 batch.append_statement(self.query(operation.query).clone());
                 values.push(operation.bound());
             }
@@ -223,6 +280,25 @@ mod tests {
         assert_eq!(small.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
         let large = grouped((0..5).map(|n| message(n, 40_000)).collect());
         assert_eq!(large.len(), 5);
+    }
+
+    #[test]
+    fn a_request_of_several_partitions_is_small_and_of_one_home() {
+        let put = |conversation: i64, bytes: usize| {
+            let values = vec![Cell::Blob(vec![0; bytes].into())];
+            vec![Operation::insert(Query::PutHead, vec![Cell::Big(conversation)], values, 1)]
+        };
+        let homes = |operation: &Operation| match operation.key[0] {
+            Cell::Big(conversation) => Some(Uuid::from_u128((conversation % 2) as u128)),
+            _ => None,
+        };
+        let lengths = |packs: Vec<Vec<Operation>>| packs.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(packed((0..25).map(|n| put(n, 10)).collect(), |_| None)), [10, 10, 5]);
+        assert_eq!(lengths(packed((0..25).map(|n| put(n, 10)).collect(), homes)), [10, 10, 3, 2]);
+        assert_eq!(lengths(packed((0..5).map(|n| put(n, 1_500)).collect(), |_| None)), [2, 2, 1]);
+        assert_eq!(lengths(packed(vec![put(0, 10), put(1, 9_000), put(2, 10)], |_| None)), [2, 1]);
+        let one: Vec<Operation> = (0..90).flat_map(|_| put(1, 10)).collect();
+        assert_eq!(lengths(packed(vec![one, put(2, 10)], |_| None)), [90, 1], "of one partition they stay");
     }
 
     proptest! {
