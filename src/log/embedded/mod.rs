@@ -1,6 +1,7 @@
 //! The embedded log: append-only segments on the local disk, synced in groups. In memory, the same
 //! sequencer without a disk, for the simulation.
 
+mod erasure;
 mod reader;
 mod segment;
 mod sequencer;

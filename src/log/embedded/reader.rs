@@ -12,6 +12,8 @@ pub struct EmbeddedReader {
     shared: Arc<Shared>,
     shards: ShardSet,
     after: u64,
+    /// Read and not given yet.
+    found: Vec<RawRecord>,
     /// Nothing of `shards` stood behind `after` when it was looked at last.
     drained: bool,
     durable: watch::Receiver<u64>,
@@ -20,35 +22,34 @@ pub struct EmbeddedReader {
 impl EmbeddedReader {
     pub(super) async fn begin(shared: Arc<Shared>, shards: ShardSet, after: u64) -> Result<Self, ReadError> {
         let durable = shared.durable.subscribe();
-        let mut reader = Self { shared, shards, after, drained: false, durable };
+        let mut reader = Self { shared, shards, after, found: Vec::new(), drained: false, durable };
         reader.gather(0).await?;
         Ok(reader)
     }
 
-    /// The next `most` records of its shards that are there, or fewer. What other shards have behind them is passed
-    /// over, so that it is known whether anything is left. A cancelled call loses nothing.
-    async fn gather(&mut self, most: usize) -> Result<Vec<RawRecord>, ReadError> {
-        let (mut after, mut own) = (self.after, Vec::new());
+    /// Gathers up to `most` records of its shards that are there. What other shards have behind them is passed over,
+    /// so that it is known whether anything is left. What was found stays with the reader until it is given, so
+    /// that a cancelled call loses nothing and a slow disk is not read again and again.
+    async fn gather(&mut self, most: usize) -> Result<(), ReadError> {
         let mut left = false;
-        while !left && after < *self.durable.borrow() {
-            let step = if own.len() < most { STEP.min(most - own.len() + 1) } else { STEP };
-            let found = records_after(&self.shared, after, step).await?;
-            if found.is_empty() {
+        while !left && self.after < *self.durable.borrow() {
+            let step = if self.found.len() < most { STEP.min(most - self.found.len() + 1) } else { STEP };
+            let records = records_after(&self.shared, self.after, step).await?;
+            if records.is_empty() {
                 break;
             }
-            for record in found {
+            for record in records {
                 let is_own = self.shards.contains(record.conversation.shard()) && !record.payload.is_empty();
-                if is_own && own.len() == most {
+                if is_own && self.found.len() >= most {
                     left = true;
                     break;
                 }
-                after = record.position.sequence();
-                own.extend(is_own.then_some(record));
+                self.after = record.position.sequence();
+                self.found.extend(is_own.then_some(record));
             }
         }
-        // Only after the last await.
-        (self.after, self.drained) = (after, !left);
-        Ok(own)
+        self.drained = !left;
+        Ok(())
     }
 }
 
@@ -78,9 +79,13 @@ impl LogReader for EmbeddedReader {
                 let (asked, first) = (self.shared.position(self.after), self.shared.position(first));
                 return Err(ReadError::Trimmed { asked, first });
             }
-            let found = self.gather(most.max(1)).await?;
-            if !found.is_empty() {
-                return Ok(found);
+            let most = most.max(1);
+            self.gather(most).await?;
+            if self.found.len() > most {
+                return Ok(self.found.drain(..most).collect());
+            }
+            if !self.found.is_empty() {
+                return Ok(std::mem::take(&mut self.found));
             }
             let after = self.after;
             self.durable
@@ -91,6 +96,6 @@ impl LogReader for EmbeddedReader {
     }
 
     fn is_drained(&self) -> bool {
-        self.drained
+        self.drained && self.found.is_empty()
     }
 }

@@ -2,7 +2,7 @@
 //! length, checksum, body. A frame is whole or it is not there.
 
 use super::sequencer::StoredRecord;
-use super::{OpenError, io_error};
+use super::{OpenError, erasure, io_error};
 use bytes::Bytes;
 use reedi_protocol::{ConversationKey, Position, Timestamp};
 use std::fs::{File, OpenOptions};
@@ -17,12 +17,15 @@ const ROOM: u64 = 1 << 20;
 /// One in so many records has its offset in memory.
 const INDEX_EVERY: u64 = 64;
 /// Length and checksum before each body, in bytes.
-const HEAD: usize = 12;
+pub(super) const HEAD: usize = 12;
 /// A body of more bytes is damage, not a record: the largest payload is a frame's worth.
 const BODY_MOST: usize = 16 << 20;
 
+/// Bytes read at once, about: appends wait meanwhile.
+const READ_BYTES: usize = 4 << 20;
+
 const FLAG_CONTROL: u8 = 1;
-const FLAG_ERASED: u8 = 2;
+pub(super) const FLAG_ERASED: u8 = 2;
 const FLAG_KEY: u8 = 4;
 
 struct Segment {
@@ -46,6 +49,7 @@ pub(super) struct Segments {
 impl Segments {
     /// Reads all segments in `folder`, giving every record to `learn`, and is ready to append.
     pub fn open(folder: &Path, mut learn: impl FnMut(StoredRecord)) -> Result<Self, OpenError> {
+        erasure::redo(folder, |first| path_of(folder, first)).map_err(io_error(folder))?;
         let mut names: Vec<(u64, PathBuf)> = std::fs::read_dir(folder)
             .map_err(io_error(folder))?
             .filter_map(|entry| {
@@ -129,7 +133,7 @@ impl Segments {
             file.sync_all()?;
         }
         self.room = 0;
-        let path = self.folder.join(format!("{first:020}.segment"));
+        let path = path_of(&self.folder, first);
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
         // The name must survive a crash as well as the bytes.
         File::open(&self.folder)?.sync_all()?;
@@ -143,14 +147,15 @@ impl Segments {
     /// At most `most` records after `after`, from disk, within one segment.
     pub fn read_after(&self, after: u64, most: usize) -> std::io::Result<Vec<StoredRecord>> {
         let Some(segment) = self.all().find(|s| s.next > after + 1) else { return Ok(Vec::new()) };
-        let mut records = Vec::new();
+        let (mut records, mut bytes) = (Vec::new(), 0);
         segment.frames(after + 1, |_, body| {
+            bytes += body.len();
             if let Some(record) = decode(body)
                 && record.position.sequence() > after
             {
                 records.push(record);
             }
-            records.len() < most
+            records.len() < most && bytes < READ_BYTES
         })?;
         Ok(records)
     }
@@ -163,22 +168,13 @@ impl Segments {
         let mut found = None;
         segment.frames(sequence, |offset, body| match decode(body) {
             Some(record) if record.position.sequence() == sequence => {
-                found = Some((offset, body.to_vec(), record.payload.len()));
+                found = Some((offset, body.to_vec()));
                 false
             }
             _ => true,
         })?;
-        if let Some((offset, mut body, payload)) = found {
-            body[0] |= FLAG_ERASED;
-            let keep = body.len() - payload;
-            body[keep..].fill(0);
-            let mut file = OpenOptions::new().write(true).open(&segment.path)?;
-            file.seek(SeekFrom::Start(offset))?;
-            file.write_all(&frame_head(&body))?;
-            file.write_all(&body)?;
-            file.sync_data()?;
-        }
-        Ok(())
+        let Some((offset, body)) = found else { return Ok(()) };
+        erasure::erase(&self.folder, segment.first, &segment.path, offset, body)
     }
 
     /// Removes segments that hold nothing from `first` on.
@@ -189,6 +185,10 @@ impl Segments {
         };
         gone.iter().try_for_each(|segment| std::fs::remove_file(&segment.path))
     }
+}
+
+fn path_of(folder: &Path, first: u64) -> PathBuf {
+    folder.join(format!("{first:020}.segment"))
 }
 
 impl Segment {
@@ -227,7 +227,7 @@ fn make_room(file: &mut File, from: u64, bytes: u64) -> std::io::Result<()> {
     (0..whole).try_for_each(|_| file.write_all(PART))
 }
 
-fn frame_head(body: &[u8]) -> [u8; HEAD] {
+pub(super) fn frame_head(body: &[u8]) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[..4].copy_from_slice(&(body.len() as u32).to_be_bytes());
     head[4..].copy_from_slice(&blake3::hash(body).as_bytes()[..8]);
@@ -265,7 +265,7 @@ fn encode(record: &StoredRecord, out: &mut Vec<u8>) {
     out[start..start + HEAD].copy_from_slice(&head);
 }
 
-fn decode(body: &[u8]) -> Option<StoredRecord> {
+pub(super) fn decode(body: &[u8]) -> Option<StoredRecord> {
     let mut rest = body;
     let mut take = |n: usize| {
         let (part, after) = rest.split_at_checked(n)?;
