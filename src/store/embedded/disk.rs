@@ -111,11 +111,10 @@ impl Engine for DiskEngine {
                 hot.push((key, value));
             }
         }
-        if let Err(error) = batch.commit() {
-            // Whether it stands is not known: the tree is asked again.
-            hot.iter().for_each(|(key, _)| drop(self.hot.remove(key)));
-            return Err(away(error));
-        }
+        // Before the commit, for it shows all at once what is in the tree, watermarks among it: who sees those must not
+        // be told by an older row. Until they are put back the tree is asked, also where the commit fails.
+        hot.iter().for_each(|(key, _)| drop(self.hot.remove(key)));
+        batch.commit().map_err(away)?;
         hot.into_iter().for_each(|(key, value)| self.hot.insert(key, value));
         Ok(())
     }
