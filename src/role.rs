@@ -28,6 +28,7 @@ use crate::runtime::shutdown::Shutdown;
 use crate::store::Store;
 use crate::writer::Writer;
 use rand::RngCore;
+use reedi_protocol::Position;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +50,12 @@ pub enum RoleError {
     Listen { address: SocketAddr, source: std::io::Error },
     #[error(transparent)]
     Log(#[from] crate::log::embedded::OpenError),
+    #[error(
+        "the log ends at {ends}, and the store has it up to {stored}: files of the log are missing, or are older than the store. Put back both as they were at the same time, or move the whole data folder away to begin anew."
+    )]
+    LogBehind { ends: Position, stored: Position },
+    #[error("the log cannot be read: {0}")]
+    LogUnread(String),
     #[error(transparent)]
     NatsLog(#[from] crate::log::nats::NatsLogError),
     #[error(transparent)]
