@@ -28,6 +28,9 @@ struct Covered {
 pub struct CoverageBook {
     edge: EdgeId,
     shards: Vec<Option<Covered>>,
+    /// The highest version of our routes that all workers had applied. Sessions were let in by it: coverage made with
+    /// an older one is not about all of them.
+    let_in_by: u64,
 }
 
 /// What a batch came to.
@@ -44,7 +47,7 @@ pub struct Taken {
 impl CoverageBook {
     #[must_use]
     pub fn new(edge: EdgeId) -> Self {
-        Self { edge, shards: vec![None; Shard::COUNT] }
+        Self { edge, shards: vec![None; Shard::COUNT], let_in_by: 0 }
     }
 
     /// Takes a batch in: gives the events that are new and join on, and moves on past them.
@@ -80,7 +83,8 @@ impl CoverageBook {
             }
             known.worker = worker;
             known.heard = now;
-            if range.after > known.through {
+            // Joins on, and is about everybody who is here.
+            if range.after > known.through || routes < self.let_in_by && range.through > known.through {
                 if known.repeat_asked.is_none_or(|asked| asked.elapsed() >= REPEAT_AGAIN) {
                     known.repeat_asked = Some(now);
                     let (edge, shard, after) = (self.edge, range.shard, known.through);
@@ -143,10 +147,12 @@ impl CoverageBook {
         Shard::all().zip(&self.shards).filter_map(|(shard, c)| c.map(|c| (shard, c.through))).collect()
     }
 
-    /// The version of the routes that all shards' workers have applied; `None` while a shard has none.
-    #[must_use]
-    pub fn routes_applied(&self) -> Option<u64> {
-        self.shards.iter().map(|c| c.map(|c| c.routes)).min().flatten()
+    /// The version of the routes that all shards' workers have applied; `None` while a shard has none. Sessions are let
+    /// in by it.
+    pub fn routes_applied(&mut self) -> Option<u64> {
+        let applied = self.shards.iter().map(|c| c.map(|c| c.routes)).min().flatten();
+        self.let_in_by = self.let_in_by.max(applied.unwrap_or_default());
+        applied
     }
 
     /// Shards that nobody has spoken for within [`DEAF_AFTER`].
@@ -236,5 +242,29 @@ mod tests {
         let range = Coverage { shard: SHARD, generation: Generation(2), after: at(1), through: at(1) };
         book.take(WorkerId(2), 3, &[range], Vec::new());
         assert_eq!(book.routes_applied(), Some(3));
+    }
+
+    /// The schedule: a session was let in, the shard moves to a worker that has not heard of it, and a message for
+    /// that session comes.
+    #[test]
+    fn a_new_owner_that_does_not_know_who_is_here_covers_nothing() {
+        let mut book = CoverageBook::new(EDGE);
+        let range = |shard, generation, after, through| Coverage {
+            shard,
+            generation: Generation(generation),
+            after: at(after),
+            through: at(through),
+        };
+        for shard in Shard::all() {
+            book.take(WorkerId(1), 5, &[range(shard, 1, 1, 1)], Vec::new());
+        }
+        assert_eq!(book.routes_applied(), Some(5), "somebody who came with version 5 is let in");
+        let taken = book.take(WorkerId(2), 4, &[range(SHARD, 2, 1, 2)], Vec::new());
+        assert_eq!(book.through_of(SHARD), at(1), "not all who are here were told");
+        assert!(
+            matches!(taken.repeats[..], [ToWorkers::Repeat { shard: SHARD, after, .. }] if after == at(1))
+        );
+        let taken = book.take(WorkerId(2), 5, &[range(SHARD, 2, 1, 2)], vec![event(2)]);
+        assert_eq!((told(&taken), book.through_of(SHARD)), (vec![2], at(2)));
     }
 }

@@ -76,7 +76,7 @@ fn send_away_when_deaf(edge: &Edge, was_deaf: bool) -> bool {
 /// Tells sessions how far they have got. Everything up to there was put into their outboxes before,
 /// since coverage moves on only after its events were told.
 fn checkpoint(edge: &Edge) {
-    let book = edge.coverage.lock();
+    let mut book = edge.coverage.lock();
     if book.routes_applied().is_none() {
         return;
     }
