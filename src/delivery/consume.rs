@@ -54,6 +54,21 @@ pub struct Consumer {
     repeats: BTreeMap<EdgeId, BTreeMap<Shard, Position>>,
 }
 
+/// Works, unless the process leaves or ownership changes meanwhile: who is to be told may wait for the store, for as
+/// long as that is away. What was not sent by then was not claimed either, or shows at edges as a gap.
+async fn interrupted(
+    work: impl Future<Output = ()>,
+    owned: &mut watch::Receiver<Owned>,
+    shutdown: &Shutdown,
+) -> bool {
+    tokio::select! {
+        biased;
+        () = work => false,
+        () = shutdown.draining() => true,
+        _ = owned.changed() => true,
+    }
+}
+
 impl Consumer {
     #[must_use]
     pub fn new(delivery: Delivery, slice: Slice, lag: Lag) -> Self {
@@ -101,8 +116,13 @@ impl Consumer {
                 () = shutdown.draining() => return Ok(()),
                 _ = owned.changed() => return Ok(()),
                 _ = heartbeat.tick() => {
-                    self.heartbeat().await;
-                    self.repeat_asked().await;
+                    let work = async {
+                        self.heartbeat().await;
+                        self.repeat_asked().await;
+                    };
+                    if interrupted(work, owned, shutdown).await {
+                        return Ok(());
+                    }
                 }
                 frame = inbound.recv() => {
                     let Some(frame) = frame else { return Ok(()) };
@@ -116,7 +136,9 @@ impl Consumer {
                     let records = records?;
                     self.lag.has_in_hand(&records);
                     let last = records.last().map(|record| (record.position, record.log_time));
-                    self.push(records).await;
+                    if interrupted(self.push(records), owned, shutdown).await {
+                        return Ok(());
+                    }
                     if let (Some(reader), Some((position, time))) = (&reader, last) {
                         self.lag.is_done(position, time, reader.is_drained());
                     }

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 pub const AFTER: Duration = Duration::from_millis(DUPLICATE_WINDOW_MS + 30_000);
 /// Deletions remembered; beyond, the oldest is left to the log's own age.
 const MOST: usize = 100_000;
+/// Erased in one turn, between batches: each takes a read and some writes.
+const AT_ONCE: usize = 16;
 /// Events looked at at once for edits of a deleted message.
 const EVENTS_AT_ONCE: usize = 1_000;
 /// How often an erasure that failed is tried; then it is left to the log's own age.
@@ -68,10 +70,10 @@ impl Erasures {
         }
     }
 
-    /// Erases what is due: the message and its edits.
+    /// Erases some of what is due: each message and its edits.
     pub async fn run_due(&mut self, log: &Log, store: &Store) {
-        while self.due.front().is_some_and(|due| due.at <= Instant::now()) {
-            let Some(due) = self.due.pop_front() else { return };
+        for _ in 0..AT_ONCE {
+            let Some(due) = self.due.pop_front_if(|due| due.at <= Instant::now()) else { return };
             if let Err(why) = erase(log, store, &due).await {
                 let tries = due.tries + 1;
                 if tries < TRIES {

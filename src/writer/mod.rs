@@ -150,11 +150,11 @@ impl Writer {
                     self.tick_idle(&mut moved).await;
                     continue;
                 }
+                records = next_batch(&mut reader, next) => records?,
                 () = erasures.are_due() => {
                     erasures.run_due(&self.log, &self.store).await;
                     continue;
                 }
-                records = next_batch(&mut reader, next) => records?,
             };
             lag.has_in_hand(&records);
             let last = records.last().map(|record| (record.position, record.log_time));
@@ -171,6 +171,8 @@ impl Writer {
                 lag.is_done(position, time, reader.is_drained());
             }
             erasures.note(&batch);
+            // Here too, for a log that is always busy; some at a time, for records that wait.
+            erasures.run_due(&self.log, &self.store).await;
         }
     }
 
