@@ -298,9 +298,7 @@ impl<'a> Connection<'a> {
         }
         tracing::warn!("the server does not know this client's checkpoint");
         self.core.timelines.start_over();
-        for conversation in saved.cursors.into_keys() {
-            self.core.outlet.tell(Update::Reset(conversation));
-        }
+        self.core.outlet.tell(Update::ResetAll);
         self.resume().await
     }
 

@@ -46,6 +46,10 @@ impl RestError {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
+            // What a newer server means goes by its status.
+            Self::Refused(problem) if self.code() == Some(ErrorCode::Unknown) => {
+                matches!(problem.status, 408 | 429 | 500 | 503)
+            }
             Self::Refused(_) => self.code().is_some_and(ErrorCode::is_retryable),
             Self::Unreachable { .. } => true,
             // A proxy in front of servers that restart answers with pages of its own.

@@ -54,6 +54,8 @@ pub(crate) struct Journal {
     file: File,
     _lock: File,
     stale: usize,
+    /// The last line may be a part of one: the disk took no more of it.
+    torn: bool,
 }
 
 impl Journal {
@@ -67,7 +69,7 @@ impl Journal {
             Err(e) => return Err(failed(&path, e)),
         };
         let file = write_anew(&path, &waiting).map_err(|e| failed(&path, e))?;
-        Ok((Self { path, file, _lock: lock, stale: 0 }, waiting))
+        Ok((Self { path, file, _lock: lock, stale: 0, torn: false }, waiting))
     }
 
     /// Keeps a message, or keeps it anew.
@@ -84,20 +86,27 @@ impl Journal {
         waiting: impl FnOnce() -> Vec<Kept>,
     ) -> Result<(), JournalError> {
         if none_waits {
-            self.stale = 0;
+            (self.stale, self.torn) = (0, false);
             return self.file.set_len(0).map_err(|e| failed(&self.path, e));
         }
         self.stale += 2;
         if self.stale < STALE_LINES {
             return self.append(&LineRef::Gone(key));
         }
-        self.stale = 0;
+        (self.stale, self.torn) = (0, false);
         self.file = write_anew(&self.path, &waiting()).map_err(|e| failed(&self.path, e))?;
         Ok(())
     }
 
     fn append(&mut self, line: &LineRef) -> Result<(), JournalError> {
-        let written = encode(line).and_then(|bytes| self.file.write_all(&bytes));
+        let written = encode(line).and_then(|mut bytes| {
+            if self.torn {
+                // What is left of the other line is skipped when it is read, and must not take this one along.
+                bytes.insert(0, b'\n');
+            }
+            self.file.write_all(&bytes)
+        });
+        self.torn = written.is_err();
         written.map_err(|e| failed(&self.path, e))
     }
 }
@@ -122,7 +131,11 @@ fn lock(folder: &Path) -> Result<File, JournalError> {
 fn read(file: impl BufRead) -> std::io::Result<Vec<Kept>> {
     let mut waiting = BTreeMap::new();
     for line in file.split(b'\n') {
-        match serde_json::from_slice(&line?) {
+        let line = line?;
+        if line.is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(&line) {
             Ok(Line::Kept(kept)) => {
                 waiting.insert(kept.key, kept);
             }

@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     pub(crate) message: SendMessage,
     /// Refusals so far.
     pub(crate) refusals: u32,
+    /// Ids that it was given since the first, because of the time in them.
+    pub(crate) mints: u32,
     /// Whether the server may have it already.
     pub(crate) perhaps_taken: bool,
 }
@@ -124,7 +126,7 @@ impl Outbox {
             self.ready.push_back(conversation);
             Lane { entries: VecDeque::new(), turn: Turn::Ready }
         });
-        lane.entries.push_back(Entry { key, message, refusals: 0, perhaps_taken });
+        lane.entries.push_back(Entry { key, message, refusals: 0, mints: 0, perhaps_taken });
     }
 
     /// The next message to send, which is in flight from now on. Conversations take turns.

@@ -206,7 +206,7 @@ impl Queues {
         let minted_at = entry.message.client_message_id.as_deref().and_then(minted_at);
         let server_time = refusal.server_time.map(Timestamp::as_millis);
         let of_the_future = server_time.zip(minted_at).is_some_and(|(server, minted)| minted > server);
-        if entry.refusals >= MINTS {
+        if entry.mints >= MINTS {
             return self.finish(key, Err(SendError::Refused(refusal)));
         }
         if entry.perhaps_taken && !of_the_future {
@@ -218,6 +218,7 @@ impl Queues {
         let id = self.mint();
         let (conversation, entry) = self.outbox.in_flight_mut(key)?;
         entry.message.client_message_id = Some(id);
+        entry.mints += 1;
         let kept = Kept { key, conversation, message: entry.message.clone() };
         if let Some(Err(error)) = self.journal.as_mut().map(|journal| journal.keep(&kept)) {
             return self.finish(key, Err(error.into()));

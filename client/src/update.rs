@@ -45,6 +45,9 @@ pub enum Update {
     /// What happened in this conversation up to now is not told event by event: load its newest page
     /// again. A server that answers 404 says that this account takes part no more.
     Reset(ConversationId),
+    /// The server does not know how far this client had got, after its data was restored, say: of every
+    /// conversation anything may be missing. Load the list of conversations and what is shown of them again.
+    ResetAll,
     Link(Link),
     /// What does not work at the server for now; empty once all does again. Whoever sends meanwhile need
     /// do nothing: messages wait in the outbox.

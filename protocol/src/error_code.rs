@@ -80,10 +80,12 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// Whether the same request may succeed later without being changed.
+    /// Whether the same request may succeed later without being changed. Of a code that is not known nothing says
+    /// so.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(self.status(), 408 | 429 | 500 | 503) || matches!(self, Self::Conflict)
+        !matches!(self, Self::Unknown) && matches!(self.status(), 408 | 429 | 500 | 503)
+            || matches!(self, Self::Conflict)
     }
 }
 

@@ -100,7 +100,7 @@ impl Pair {
                             noted.lock().push((message.message_id.to_string(), message.content.unwrap()));
                         }
                     }
-                    Update::Reset(_) => panic!("nothing was too much"),
+                    Update::Reset(_) | Update::ResetAll => panic!("nothing was too much"),
                     _ => {}
                 }
             }

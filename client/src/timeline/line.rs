@@ -5,6 +5,7 @@ use reedi_protocol::event::{Place, ServerEvent};
 use reedi_protocol::resource::{Events, LoggedEvent};
 use reedi_protocol::{ConversationId, Position};
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 
 #[derive(Debug)]
 pub(super) struct Line {
@@ -16,6 +17,8 @@ pub(super) struct Line {
     /// What waits for its predecessors, all of it later than what was told. In a page of `/events` a message
     /// may have companions at its position, before it (ADR 0006 of the server).
     pub(super) held: BTreeMap<Position, Vec<ServerEvent>>,
+    /// Where the account was last told that it joined: the `system` message of that place may still come.
+    created: Option<Position>,
     /// Whether an answer of `/events` is awaited.
     pub(super) fetching: bool,
     /// Answers that have left the present gap open.
@@ -24,7 +27,14 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) const fn at(complete: Position) -> Self {
-        Self { complete, ahead: BTreeSet::new(), held: BTreeMap::new(), fetching: false, tries: 0 }
+        Self {
+            complete,
+            ahead: BTreeSet::new(),
+            held: BTreeMap::new(),
+            created: None,
+            fetching: false,
+            tries: 0,
+        }
     }
 
     pub(super) fn forget_held(&mut self) {
@@ -53,6 +63,11 @@ impl Line {
         told: &mut Vec<Told>,
     ) {
         if place.position <= self.complete || self.ahead.contains(&place.position) {
+            // Who joins is told of the conversation, and then by a message of the same place who let it in.
+            if matches!(event, ServerEvent::NewMessage(_)) && self.created == Some(place.position) {
+                self.created = None;
+                told.push(as_told(event));
+            }
             return;
         }
         if place.position < self.reached() {
@@ -61,7 +76,10 @@ impl Line {
         }
         // An edge that skipped something proves no more coverage until the gap is closed.
         let trusting = caught_up && self.held.is_empty();
-        self.held.entry(place.position).or_insert_with(|| vec![event]);
+        let here = self.held.entry(place.position).or_default();
+        if here.iter().all(|other| discriminant(other) != discriminant(&event)) {
+            here.push(event);
+        }
         self.release(trusting, caught_up, told);
     }
 
@@ -86,7 +104,7 @@ impl Line {
                 self.tell(position, events, told);
             } else {
                 self.ahead.insert(position);
-                told.extend(events.into_iter().map(as_told));
+                self.tell_all(position, events, told);
             }
         }
     }
@@ -111,9 +129,8 @@ impl Line {
                 in_page.entry(position).or_default().push(event);
             }
         }
-        for (position, events) in in_page {
-            self.held.entry(position).or_insert(events);
-        }
+        // The page has all of a position; of what is kept back a part may be missing.
+        self.held.extend(in_page);
         self.complete_to(page.complete_to, told);
         self.release(true, true, told);
     }
@@ -130,6 +147,13 @@ impl Line {
 
     fn tell(&mut self, position: Position, events: Vec<ServerEvent>, told: &mut Vec<Told>) {
         self.complete = position;
+        self.tell_all(position, events, told);
+    }
+
+    fn tell_all(&mut self, position: Position, events: Vec<ServerEvent>, told: &mut Vec<Told>) {
+        let is_created = events.iter().any(|event| matches!(event, ServerEvent::ConversationCreated { .. }));
+        let has_message = events.iter().any(|event| matches!(event, ServerEvent::NewMessage(_)));
+        self.created = (is_created && !has_message).then_some(position);
         told.extend(events.into_iter().map(as_told));
     }
 

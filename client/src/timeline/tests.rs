@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 use reedi_protocol::event::{Place, PresenceStatus};
-use reedi_protocol::resource::{LoggedEvent, Message, MessageType, Role};
+use reedi_protocol::resource::{Conversation, ConversationType, LoggedEvent, Message, MessageType, Role};
 use reedi_protocol::{AccountId, ConversationKey, Epoch, Shard, Timestamp};
 use std::collections::VecDeque;
 
@@ -191,6 +191,49 @@ fn a_page_that_begins_with_a_reset_resets_and_goes_on() {
     let events = vec![as_logged(8, &reset), logged(8), logged(9)];
     let page = Events { events, complete_to: at(9), has_more: false };
     assert_eq!(fill(&mut timelines, Filled::Page(page)), ["R", "8", "9", "10"]);
+}
+
+/// The schedule: of what a page has at a position, a part had come live and was kept back.
+#[test]
+fn a_page_replaces_what_was_kept_back_of_a_position() {
+    let reset = ServerEvent::ConversationReset { conversation_id: KEY.conversation_id() };
+    let mut timelines = live(4);
+    assert_eq!(receive(&mut timelines, &[(8, Some(7))]), ["F4"]);
+    let page = Events { events: vec![as_logged(8, &reset), logged(8)], complete_to: at(8), has_more: false };
+    assert_eq!(fill(&mut timelines, Filled::Page(page)), ["R", "8"]);
+}
+
+fn created(sequence: u64, previous: u64) -> ServerEvent {
+    let ServerEvent::NewMessage(message) = event(sequence, Some(previous)) else { unreachable!() };
+    let conversation = Conversation {
+        conversation_id: message.conversation_id,
+        kind: ConversationType::Group,
+        name: None,
+        avatar_url: None,
+        expires_after: None,
+        created_at: message.timestamp,
+        my_role: Role::Member,
+        participants: Vec::new(),
+        activity: None,
+    };
+    let place = Place { position: at(sequence), previous_position: Some(at(previous)) };
+    ServerEvent::ConversationCreated { conversation: Box::new(conversation), place }
+}
+
+#[test]
+fn who_joins_is_told_of_the_conversation_and_by_whom_once_each() {
+    let mut told = Vec::new();
+    let mut timelines = live(7);
+    for event in [created(8, 7), event(8, Some(7)), event(8, Some(7)), created(8, 7)] {
+        timelines.receive(event, &mut told);
+    }
+    assert_eq!(shown(&told), ["8", "8"], "live");
+    let (mut told, mut timelines) = (Vec::new(), live(4));
+    for event in [created(8, 7), event(8, Some(7)), event(8, Some(7))] {
+        timelines.receive(event, &mut told);
+    }
+    assert_eq!(shown(&told), ["F4"]);
+    assert_eq!(fill(&mut timelines, page(4, 7, false)), ["5", "6", "7", "8", "8"], "kept back");
 }
 
 #[test]

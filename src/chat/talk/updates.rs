@@ -30,6 +30,10 @@ impl Talk {
                 self.notice("(much has happened; the newest messages:)");
                 self.history(HISTORY).await;
             }
+            Update::ResetAll => {
+                self.notice("(the server has lost track of what was shown here; the newest messages:)");
+                self.history(HISTORY).await;
+            }
             Update::NotSent { error, .. } => {
                 self.warn(&format!("A message from before was not sent: {error}."));
             }

@@ -82,6 +82,7 @@ impl Listener {
                     self.book.reset(self.number);
                     self.load(conversation).await;
                 }
+                Update::ResetAll => self.problem("the server did not know the checkpoint".to_owned()),
                 Update::Link(link) => self.link(&link),
                 Update::NotSent { client_message_id, error, .. } => {
                     self.problem(format!("{client_message_id} was not sent: {error}"));
