@@ -232,8 +232,11 @@ pub struct Profile {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Profiles {
     pub users: Vec<Profile>,
+    /// A search gives what fits best and no further page; as every list has it.
+    pub next_cursor: Option<String>,
 }
 
 /// What sign-up and login answer with.

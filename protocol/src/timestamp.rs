@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
-use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Milliseconds since 1970 in UTC; in JSON RFC 3339 with exactly three decimals, in records the number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -70,7 +70,8 @@ impl std::str::FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "not an RFC 3339 time")?;
-        let nanos = parsed.to_offset(UtcOffset::UTC).unix_timestamp_nanos();
+        // Not by way of `to_offset`, which panics where UTC is in another millennium than the years that it knows.
+        let nanos = parsed.unix_timestamp_nanos();
         let ms = u64::try_from(nanos / 1_000_000).map_err(|_| "before 1970")?;
         Ok(Self::from_millis(ms))
     }

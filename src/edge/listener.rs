@@ -5,14 +5,20 @@ use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-/// How long a client may take to send the head of a request.
+/// How long a client may take to send the head of its first request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may lie idle after a request, and take for the head of the next one. Longer than proxies
+/// keep connections that they do not use (60 s as nginx and ALB come): who closes first must not be the one that
+/// cannot know whether a request is on its way.
+const NEXT_HEAD_WITHIN: Duration = Duration::from_secs(75);
 /// Largest head of a request, in bytes; a token is the largest part of it.
 const HEAD_BYTES: usize = 16 * 1_024;
 /// How long requests that were begun may take once this server leaves.
@@ -44,13 +50,16 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         let _ = stream.set_nodelay(true);
         give_up_on_deaf(&stream);
         let router = router.clone();
+        let asked = Arc::new(AtomicBool::new(false));
+        let asks = Arc::clone(&asked);
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            asks.store(true, Ordering::Relaxed);
             request.extensions_mut().insert::<ConnectInfo<SocketAddr>>(ConnectInfo(from));
             router.clone().oneshot(request.map(axum::body::Body::new))
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_WITHIN)
+            .header_read_timeout(NEXT_HEAD_WITHIN)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
@@ -63,6 +72,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
+                () = asks_nothing(&asked) => return,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection failed");
@@ -73,6 +83,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     leaving.cancel();
     connections.close();
     let _ = tokio::time::timeout(FINISH_WITHIN, connections.wait()).await;
+}
+
+/// Ends once the first head should have come and has not.
+async fn asks_nothing(asked: &AtomicBool) {
+    tokio::time::sleep(HEAD_WITHIN).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
 }
 
 /// Lets the system end a connection whose client stopped reading or is gone: not every writer has a

@@ -109,9 +109,11 @@ async fn replay(
     cursors: &HashMap<ConversationKey, Position>,
     up_to: &Checkpoint,
 ) -> Outcome<Vec<OutFrame>> {
-    let Some(checkpoint) = checkpoint else { return Ok(Vec::new()) };
+    if checkpoint.is_none() && cursors.is_empty() {
+        return Ok(Vec::new());
+    }
     edge.watermarks.passed_all(up_to).await?;
-    let mut missed = missed(edge, session, &checkpoint, cursors, up_to).await?;
+    let mut missed = missed(edge, session, checkpoint.as_ref(), cursors, up_to).await?;
     missed.sort_by_key(|(row, ..)| row.conversation);
     let oldest_ms = edge.clock.now().as_millis().saturating_sub(u64::from(EVENTS_TTL_S) * 1_000);
     let mut read = stream::iter(missed.into_iter().map(|(row, after, head_ms)| async move {
@@ -177,11 +179,12 @@ async fn all_of(
 
 type Missed = (InboxRow, Position, Option<u64>);
 
-/// The account's conversations in which something happened, and from where.
+/// The account's conversations in which something happened, and from where: all of them after a checkpoint,
+/// without one those that have a cursor.
 async fn missed(
     edge: &Edge,
     session: &Session,
-    checkpoint: &Checkpoint,
+    checkpoint: Option<&Checkpoint>,
     cursors: &HashMap<ConversationKey, Position>,
     up_to: &Checkpoint,
 ) -> Outcome<Vec<Missed>> {
@@ -194,8 +197,7 @@ async fn missed(
         .into_iter()
         .filter_map(|row| {
             let shard = row.conversation.shard();
-            let after =
-                checkpoint.get(shard).max(cursors.get(&row.conversation).copied().unwrap_or_default());
+            let after = checkpoint.map(|c| c.get(shard)).max(cursors.get(&row.conversation).copied())?;
             let head = row.head.max(heads.get(&row.conversation).copied().flatten());
             let newest =
                 head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();

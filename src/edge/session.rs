@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 pub const JOINED_MOST: usize = 100;
 
 /// Commands of one session that may wait for others at once.
-pub const PATIENT_MOST: u32 = 16;
+pub const PATIENT_MOST: u32 = 64;
 
 /// Commands refused in a row for coming too fast, after which the connection ends: several times what
 /// a client has under way when the first refusal reaches it.

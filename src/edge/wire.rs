@@ -284,7 +284,7 @@ fn receipt_events(record: &Record, mark: &ReceiptMark, place: Place) -> Vec<Told
     if let Some(read) = mark.read {
         let message_id = conversation.event_id(read);
         // The reader's own other sessions learn it too.
-        let who = mark.tell.iter().copied().chain([user_id]).collect();
+        let who = mark.tell.iter().copied().filter(|account| *account != user_id).chain([user_id]).collect();
         return vec![(
             Audience::OneOf(who),
             ServerEvent::MessageRead { message_id, conversation_id, user_id, read_at: at, place },
@@ -294,7 +294,7 @@ fn receipt_events(record: &Record, mark: &ReceiptMark, place: Place) -> Vec<Told
     let message_id = conversation.event_id(delivered);
     let event =
         ServerEvent::MessageDelivered { message_id, conversation_id, user_id, delivered_at: at, place };
-    vec![(Audience::OneOf(mark.tell.clone()), event)]
+    vec![(Audience::OneOf(mark.tell.iter().copied().filter(|account| *account != user_id).collect()), event)]
 }
 
 /// What a control event tells: to those who are new the conversation, to all what changed for

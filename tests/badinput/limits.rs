@@ -4,6 +4,7 @@ use crate::service::{self, messages};
 use crate::websocket::Socket;
 use reedi_protocol::ErrorCode;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
@@ -64,8 +65,15 @@ async fn a_flood_of_patient_commands_is_bounded() {
         let data = json!({ "messageId": ids[number % 3] });
         socket.send(json!({ "event": "mark_read", "data": data, "ack": number })).await;
     }
-    let (code, reason) = socket.closed().await;
-    assert_eq!(code, 4429, "{reason}");
+    // Only so many wait beside each other, and the others in their turn: whoever marks much is not sent away.
+    let mut answered = BTreeSet::new();
+    while answered.len() < 500 {
+        let frame = socket.next().await;
+        if let Some(ack) = frame["ack"].as_u64() {
+            assert_eq!(frame["data"]["ok"], true, "{frame}");
+            answered.insert(ack);
+        }
+    }
     assert_eq!(one.reads(&conversation).await.len(), 3);
 }
 

@@ -206,6 +206,22 @@ async fn a_head_that_never_ends_is_ended() {
     tokio::join!(silent, half, drips);
 }
 
+/// Proxies keep connections that they do not use for a minute, and a request that meets their end is lost.
+#[tokio::test]
+async fn a_connection_that_was_used_may_rest() {
+    /// More than the patience with a first head.
+    const RESTS_FOR: Duration = Duration::from_secs(13);
+    let service = service::shared().await;
+    let mut raw = Raw::connect(service).await;
+    let request = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n";
+    for rest in [RESTS_FOR, Duration::ZERO] {
+        raw.write(request).await;
+        assert_eq!(raw.reply().await.map(|reply| reply.status.as_u16()), Some(404));
+        let ended = tokio::time::timeout(rest, raw.0.fill_buf()).await;
+        assert!(ended.is_err(), "it was closed, or something came: {ended:?}");
+    }
+}
+
 /// What the parser of HTTP refuses by itself has a status and no body (decision 0039), and the connection
 /// ends: where the next request would begin nobody knows.
 #[tokio::test]

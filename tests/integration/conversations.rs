@@ -204,6 +204,10 @@ async fn settings_change_for_all(scene: Scene) {
         alice.at(0).put(&path, &json!({ "expiresAfter": seconds })).await.invalid("/expiresAfter");
     }
     alice.at(0).put(&path, &json!({ "mutedUntil": "soon" })).await.invalid("/mutedUntil");
+    // In UTC this is beyond the years that times are written with.
+    let beyond = json!({ "mutedUntil": "9999-12-31T23:59:59-01:00" });
+    alice.at(0).put(&path, &beyond).await.expect(200);
+    alice.at(0).put(&path, &json!({ "mutedUntil": null })).await.expect(200);
     let direct = alice.direct(&bob).await;
     let path = format!("/conversations/{direct}");
     alice.at(0).put(&path, &json!({ "name": "x" })).await.refused(409, "not_a_group");

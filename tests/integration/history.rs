@@ -44,10 +44,12 @@ async fn history_is_read_from_anywhere(scene: Scene) {
         ("?limit=0".to_owned(), "?limit"),
         ("?limit=101".to_owned(), "?limit"),
         ("?before=x".to_owned(), "?before"),
+        (format!("?before={}", uuid::Uuid::new_v4()), "?before"),
         (format!("?before={}&after={}", ids[1], ids[2]), "?before"),
     ] {
         bob.at(0).get(&format!("{path}{query}")).await.invalid(pointer);
     }
+    assert_eq!(page("?before=&limit=60".into()).await.list("messages").len(), 60, "empty is absent");
     let other = bob.direct(&scene.person()).await;
     let elsewhere = bob.send(0, &other, "x").await;
     let query = format!("?after={}", elsewhere["messageId"].as_str().unwrap());

@@ -46,6 +46,10 @@ async fn a_block_and_a_refusal_look_the_same(scene: Scene) {
     let [alice, bob, carol, dave, eve] = scene.people();
     let conversations = [alice.direct(&bob).await, alice.direct(&carol).await];
     let message = alice.send(0, &conversations[0], "before").await;
+    let id = uuid::Uuid::now_v7().to_string();
+    let keyed = json!({ "content": "unanswered", "messageType": "text", "clientMessageId": id });
+    let path = format!("/conversations/{}/messages", conversations[0]);
+    let unanswered = alice.at(0).post(&path, &keyed).await.expect(201);
     bob.at(1).put(&format!("/blocks/{}", alice.id()), &Value::Null).await.expect(201);
     for person in [&carol, &dave] {
         let closed = json!({ "messagesFrom": "nobody", "readReceipts": true, "presence": "everyone" });
@@ -58,6 +62,8 @@ async fn a_block_and_a_refusal_look_the_same(scene: Scene) {
         let path = format!("/conversations/{conversation}/messages");
         refusals.push(settled(async || alice.at(0).post(&path, &text).await, 403).await);
     }
+    let again = alice.at(0).post(&path, &keyed).await.expect(200);
+    assert_eq!(again.body["messageId"], unanswered.body["messageId"], "it was sent before the block");
     for person in [&dave, &eve] {
         let body = json!({ "participantId": person.id() });
         refusals.push(settled(async || alice.at(0).post("/conversations/direct", &body).await, 403).await);

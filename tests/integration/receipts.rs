@@ -9,6 +9,8 @@ on_both!(
     each_participant_has_a_receipt,
     whoever_keeps_it_private_is_not_told_of,
     receipts_are_told_once_however_many_marks,
+    a_receipt_that_concerns_nobody_else_hides_nothing,
+    more_delivered_than_read_is_told_as_both,
 );
 
 async fn receipts(of: &Person, edge: usize, id: &Value) -> Vec<Value> {
@@ -102,6 +104,42 @@ async fn whoever_keeps_it_private_is_not_told_of(scene: Scene) {
     assert_eq!(told, [json!({ "userId": bob.id(), "deliveredAt": null, "readAt": null })]);
     scene.cluster.stored(&conversation).await;
     assert!(receipts(&bob, 1, &id).await[0]["readAt"].is_string(), "one's own is shown");
+}
+
+/// The schedule: what bob newly reads was written by nobody who could be told.
+async fn a_receipt_that_concerns_nobody_else_hides_nothing(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let group = alice.group(&[&bob]).await;
+    let (a, b) = (alice.socket(0).await, bob.socket(1).await);
+    let of_alice = a.send(&group, "from alice").await["messageId"].clone();
+    b.message("from alice").await;
+    b.ok("mark_read", json!({ "messageId": of_alice })).await;
+    let own = b.send(&group, "from bob").await["messageId"].clone();
+    b.ok("mark_delivered", json!({ "messageId": own })).await;
+    b.ok("mark_read", json!({ "messageId": own })).await;
+    scene.cluster.stored(&group).await;
+    let of_bob = &receipts(&alice, 2, &of_alice).await[0];
+    assert!(of_bob["deliveredAt"].is_string() && of_bob["readAt"].is_string(), "{of_bob}");
+    assert!(b.all("message_delivered").is_empty(), "that is for senders");
+    order::check(&b);
+}
+
+async fn more_delivered_than_read_is_told_as_both(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let (a, b) = (alice.socket(0).await, bob.socket(1).await);
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        ids.push(a.send(&conversation, &n.to_string()).await["messageId"].clone());
+    }
+    b.message("2").await;
+    b.ok("mark_read", json!({ "messageId": ids[0] })).await;
+    // Within the two seconds after the first these go together.
+    let (delivered, read) = (json!({ "messageId": ids[2] }), json!({ "messageId": ids[1] }));
+    tokio::join!(b.ok("mark_delivered", delivered), b.ok("mark_read", read));
+    a.event("message_delivered", |d| d["messageId"] == ids[2]).await;
+    a.event("message_read", |r| r["messageId"] == ids[1]).await;
+    order::check(&a);
 }
 
 async fn receipts_are_told_once_however_many_marks(scene: Scene) {

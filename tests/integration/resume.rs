@@ -12,6 +12,7 @@ on_both!(
     a_receipt_alone_is_missed_too,
     nothing_falls_between_missed_and_live,
     cursors_say_what_is_known,
+    cursors_alone_are_gone_on_from,
     too_much_is_a_reset,
     a_checkpoint_comes_by_itself,
     without_resume_only_what_is_new,
@@ -204,6 +205,18 @@ async fn cursors_say_what_is_known(scene: Scene) {
     let mut contents: Vec<Value> = back.all("new_message").iter().map(|m| m["content"].clone()).collect();
     contents.sort_by_key(ToString::to_string);
     assert_eq!(contents, ["elsewhere", "missed"]);
+}
+
+async fn cursors_alone_are_gone_on_from(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let (one, two) = (alice.direct(&bob).await, alice.group(&[&bob]).await);
+    let known = alice.send(0, &one, "known").await;
+    alice.send(1, &one, "missed").await;
+    alice.send(2, &two, "not asked for").await;
+    let back = bob.socket(1).await;
+    back.resume(None, json!({ &one: known["position"] })).await;
+    let contents: Vec<Value> = back.all("new_message").iter().map(|m| m["content"].clone()).collect();
+    assert_eq!(contents, ["missed"]);
 }
 
 async fn too_much_is_a_reset(scene: Scene) {

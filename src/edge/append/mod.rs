@@ -34,6 +34,8 @@ pub struct Send<'a> {
     pub client_message_id: &'a ClientMessageId,
     /// Whether the client gave it; only then an earlier send is looked for.
     pub keyed_by_client: bool,
+    /// Whether its time, if it has one, says when it was made: of an `Idempotency-Key` nothing says so.
+    pub is_timed: bool,
     pub digest: RequestDigest,
 }
 
@@ -71,12 +73,12 @@ impl Appender {
         if send.keyed_by_client {
             match freshness(send.client_message_id, self.clock.now().as_millis()) {
                 Freshness::Fresh => {}
-                Freshness::LookUp => {
+                Freshness::OutOfRange if send.is_timed => return Err(self.out_of_range()),
+                Freshness::LookUp | Freshness::OutOfRange => {
                     if let Some(first) = self.earlier(&send).await? {
                         return Ok(first);
                     }
                 }
-                Freshness::OutOfRange => return Err(self.out_of_range()),
             }
         }
         let mut key = DuplicateKey::of_send(send.sender, send.conversation, send.client_message_id);
@@ -127,7 +129,10 @@ impl Appender {
 
     /// The message that an earlier send with the same key became, once everything that the log has
     /// by now is stored.
-    async fn earlier(&self, send: &Send<'_>) -> Outcome<Option<Accepted>> {
+    ///
+    /// # Errors
+    /// The log or the store is away, or the earlier send was another request.
+    pub async fn earlier(&self, send: &Send<'_>) -> Outcome<Option<Accepted>> {
         let shard = send.conversation.shard();
         self.stored_up_to_now(shard).await?;
         let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 /// At most one receipt of an account in a conversation in this time.
 const ONE_EVERY: Duration = Duration::from_secs(2);
-/// Senders are looked for in at most so many messages that a receipt newly covers.
+/// Senders are looked for in at most so many messages that a receipt newly covers; of more, everybody is told.
 const COVERS_MOST: usize = 100;
 /// Pairs of account and conversation remembered; beyond, idle ones are forgotten.
 const PAIRS_MOST: usize = 100_000;
@@ -112,10 +112,34 @@ async fn tell(
         receipt_writes(view.conversation, actor, (delivered, read), private, edge.clock.now(), &mut writes);
         return Ok(edge.store.apply(&writes).await?);
     }
-    let after = if read.is_some() { before.1 } else { before.0 };
-    let tell = if private { Vec::new() } else { senders(edge, view, actor, after, now.0.max(now.1)).await? };
-    edge.publish(view, actor, Body::Receipt(ReceiptMark { delivered, read, tell })).await?;
+    // What is read has been delivered: two events only where more was delivered than read.
+    if let Some(up_to) = delivered.filter(|delivered| read.is_none_or(|read| *delivered > read)) {
+        let tell = told(edge, view, actor, private, (before.0, up_to)).await?;
+        let mark = ReceiptMark { delivered: Some(up_to), read: None, tell };
+        edge.publish(view, actor, Body::Receipt(mark)).await?;
+    }
+    if let Some(up_to) = read {
+        let tell = told(edge, view, actor, private, (before.1, up_to)).await?;
+        let mark = ReceiptMark { delivered: None, read: Some(up_to), tell };
+        edge.publish(view, actor, Body::Receipt(mark)).await?;
+    }
     Ok(())
+}
+
+/// Who is told of a receipt for what lies in `covers`: nobody of a private one. Of one that concerns nobody else
+/// the reader is, since a receipt that nobody is told of is private.
+async fn told(
+    edge: &Edge,
+    view: &View,
+    actor: AccountId,
+    private: bool,
+    covers: (Position, Position),
+) -> Outcome<Vec<AccountId>> {
+    if private {
+        return Ok(Vec::new());
+    }
+    let senders = senders(edge, view, actor, covers).await?;
+    Ok(if senders.is_empty() { vec![actor] } else { senders })
 }
 
 /// The authors of the messages that a receipt newly covers.
@@ -123,8 +147,7 @@ async fn senders(
     edge: &Edge,
     view: &View,
     actor: AccountId,
-    after: Position,
-    up_to: Position,
+    (after, up_to): (Position, Position),
 ) -> Outcome<Vec<AccountId>> {
     if let Some(peer) = view.state.peer_of(actor) {
         return Ok(vec![peer]);
@@ -132,6 +155,10 @@ async fn senders(
     let before = Position::from_u64(up_to.as_u64() + 1).unwrap_or(Range::END);
     let range = Range { after, before };
     let covered = edge.store.messages(view.conversation, range, Order::NewestFirst, COVERS_MOST).await?;
+    if covered.len() == COVERS_MOST {
+        // Who wrote what is before these is not looked up: a small group is told as a whole.
+        return Ok(view.state.accounts().into_iter().filter(|account| *account != actor).collect());
+    }
     let mut senders: Vec<AccountId> = covered.iter().map(|m| m.row.sender).filter(|s| *s != actor).collect();
     senders.sort_unstable();
     senders.dedup();

@@ -29,6 +29,22 @@ struct Parsed {
     reply_to: Option<Position>,
     client_message_id: ClientMessageId,
     keyed_by_client: bool,
+    /// The key came in the body, and its time must be right.
+    is_timed: bool,
+    digest: RequestDigest,
+}
+
+impl Parsed {
+    fn as_send(&self, sender: AccountId, conversation: ConversationKey) -> Send<'_> {
+        Send {
+            sender,
+            conversation,
+            client_message_id: &self.client_message_id,
+            keyed_by_client: self.keyed_by_client,
+            is_timed: self.is_timed,
+            digest: self.digest,
+        }
+    }
 }
 
 /// Sends a message. `key` is an `Idempotency-Key` that came beside the body.
@@ -64,17 +80,40 @@ async fn send(
     let parsed = parse(conversation, command, key, edge.clock.now())?;
     let view = edge.member_view(sender, conversation).await?;
     edge.admission.event(sender, conversation, edge.clock.now()).await?;
-    edge.may_reach_peer(&view, sender).await?;
-    if let Some(reply_to) = parsed.reply_to {
-        check_reply(edge, &view, sender, reply_to).await?;
-    }
-    edge.metrics.messages_accepted.inc();
-    let accepted = publish(edge, &view, sender, &parsed).await?;
+    let accepted = match may_send(edge, &view, sender, &parsed).await {
+        Ok(()) => {
+            edge.metrics.messages_accepted.inc();
+            publish(edge, &view, sender, &parsed).await?
+        }
+        Err(refused) => sent_before(edge, &parsed, sender, conversation).await.ok_or(refused)?,
+    };
     edge.newest.tell(conversation, accepted.position, &[sender]);
     if accepted.duplicate {
         edge.metrics.messages_duplicate.inc();
     }
     Ok(Sent { message: as_sent(&view, sender, parsed, accepted), duplicate: accepted.duplicate })
+}
+
+/// Whether this message may be sent now.
+async fn may_send(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed) -> Outcome<()> {
+    edge.may_reach_peer(view, sender).await?;
+    match parsed.reply_to {
+        Some(reply_to) => check_reply(edge, view, sender, reply_to).await,
+        None => Ok(()),
+    }
+}
+
+/// What may not be sent now may have been sent before it was so, and its sender not have heard of it.
+async fn sent_before(
+    edge: &Edge,
+    parsed: &Parsed,
+    sender: AccountId,
+    conversation: ConversationKey,
+) -> Option<Accepted> {
+    if !parsed.keyed_by_client {
+        return None;
+    }
+    edge.appender.earlier(&parsed.as_send(sender, conversation)).await.ok().flatten()
 }
 
 fn parse(
@@ -107,12 +146,19 @@ fn parse(
         Some(text) => ClientMessageId::parse(text),
         None => ClientMessageId::parse(&random::uuid_v7(now).to_string()),
     };
+    let digest = RequestDigest::of(&[
+        content.as_str().as_bytes(),
+        &[command.message_type as u8],
+        &reply_to.unwrap_or_default().as_u64().to_be_bytes(),
+    ]);
     Ok(Parsed {
         content,
         message_type: command.message_type,
         reply_to,
         client_message_id: client_message_id.map_err(|e| Refused::invalid(pointer, e))?,
         keyed_by_client: given.is_some(),
+        is_timed: command.client_message_id.is_some(),
+        digest,
     })
 }
 
@@ -127,11 +173,6 @@ async fn check_reply(edge: &Edge, view: &View, sender: AccountId, reply_to: Posi
 
 async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed) -> Outcome<Accepted> {
     let conversation = view.conversation;
-    let digest = RequestDigest::of(&[
-        parsed.content.as_str().as_bytes(),
-        &[parsed.message_type as u8],
-        &parsed.reply_to.unwrap_or_default().as_u64().to_be_bytes(),
-    ]);
     let client_message_id = &parsed.client_message_id;
     let belonging = Belonging::Sent { conversation, sender, client_message_id };
     let message = NewMessage {
@@ -142,10 +183,10 @@ async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed) -
         reply_to: parsed.reply_to,
         expires_after_s: view.state.expires_after_s,
     };
-    let keyed_by_client = parsed.keyed_by_client;
-    let send = Send { sender, conversation, client_message_id, keyed_by_client, digest };
     edge.appender
-        .send(send, |stamp| edge.record(view, sender, stamp, digest, Body::Message(message.clone())))
+        .send(parsed.as_send(sender, conversation), |stamp| {
+            edge.record(view, sender, stamp, parsed.digest, Body::Message(message.clone()))
+        })
         .await
 }
 

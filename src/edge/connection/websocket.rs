@@ -112,8 +112,11 @@ where
     let command = socket::parse::<Authenticate>(data);
     let command = command.map_err(|refused| close(CloseCode::ProtocolViolation, &refused.detail))?;
     let verified = edge.verifier.verify(&command.token).await;
-    let identity: Identity =
-        verified.map_err(|error| close(CloseCode::Unauthenticated, &error.to_string()))?;
+    let identity: Identity = verified.map_err(|error| match Refused::from(error) {
+        // Nothing is wrong with the token: the keys to judge it by are away.
+        refused if refused.code == ErrorCode::Unavailable => refused_close(refused),
+        _ => close(CloseCode::Unauthenticated, &error.to_string()),
+    })?;
     drop(waiting);
     let present = Present::come(edge, identity).await.map_err(refused_close)?;
     if let Some(ack) = frame.ack {
@@ -305,7 +308,8 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
         return Ok(Some(Box::pin(command)));
     }
     let Some(counted) = session.begin_patient() else {
-        return Err(Close { code: CloseCode::TooMany, reason: "{\"reconnectAfterMs\":2000}".into() });
+        // Enough of them wait: this one does so in its turn, and nothing is read meanwhile.
+        return Ok(Some(Box::pin(command)));
     };
     tokio::spawn(async move {
         if let Some(frame) = command.await {

@@ -41,7 +41,13 @@ pub async fn list(
     Caller(me): Caller,
     Query(query): Query<ListQuery>,
 ) -> Outcome<Answer<ConversationList>> {
-    let page = lists::get(&api.edge, me.account, query.cursor.as_deref(), query.limit).await?;
+    let page = lists::get(
+        &api.edge,
+        me.account,
+        query.cursor.as_deref().filter(|cursor| !cursor.is_empty()),
+        query.limit,
+    )
+    .await?;
     Ok(Answer(200, page))
 }
 

@@ -37,7 +37,8 @@ pub async fn search(
     Query(search): Query<Search>,
 ) -> Outcome<Answer<Profiles>> {
     api.edge.admission.command(me.account, api.edge.clock.now()).await?;
-    Ok(Answer(200, Profiles { users: api.edge.people.search(&search.query, FOUND_MOST).await? }))
+    let users = api.edge.people.search(&search.query, FOUND_MOST).await?;
+    Ok(Answer(200, Profiles { users, next_cursor: None }))
 }
 
 /// Shows one person.

@@ -89,7 +89,18 @@ impl SliceStream {
             {
                 return Err(NatsLogError::Stream { stream: self.name.clone(), why: error.to_string() });
             }
-            tracing::warn!(stream = self.name, why = %error, "waiting for JetStream");
+            if error.is_refusal(&[code::ACCOUNT_FULL, code::NO_ROOM, code::STORAGE_FULL]) {
+                tracing::warn!(
+                    stream = self.name,
+                    max_bytes = config.max_bytes,
+                    replicas = config.replicas,
+                    why = %error,
+                    "waiting for room in JetStream: each replica's server keeps max_bytes free for the stream; \
+                     lower nats_max_bytes (REEDI_NATS_MAX_BYTES), or give the servers a larger max_file_store"
+                );
+            } else {
+                tracing::warn!(stream = self.name, why = %error, "waiting for JetStream");
+            }
             tokio::time::sleep(RETRY_AFTER).await;
         }
     }

@@ -60,7 +60,7 @@ impl Shared {
                 let value = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_string());
                 let (query, limit) = (value("query").unwrap(), value("limit").unwrap().parse().unwrap());
                 let found = known.iter().filter(|p| p.username.starts_with(&query)).take(limit);
-                json(&Profiles { users: found.cloned().collect() })
+                json(&Profiles { users: found.cloned().collect(), next_cursor: None })
             }
             ["users", id] => find(id).map_or((404, "{}".into()), json),
             ["users", a, "follows", b] => match (find(a), find(b)) {

@@ -48,7 +48,7 @@ fn example(name: &str) -> Option<Value> {
             expires_at: now().plus_millis(168 * 3_600 * 1_000),
         }),
         "Profile" => to_value(profile()),
-        "Profiles" => to_value(Profiles { users: vec![profile()] }),
+        "Profiles" => to_value(Profiles { users: vec![profile()], next_cursor: None }),
         "Settings" => to_value(Settings::default()),
         "Block" => Ok(json!({ "userId": bob() })),
         "Blocks" => Ok(json!({ "blocks": [{ "userId": bob() }], "nextCursor": null })),
