@@ -99,8 +99,23 @@ pub struct NewMessage {
 pub struct ReceiptMark {
     pub delivered: Option<Position>,
     pub read: Option<Position>,
-    /// Whom it is told: the senders of what it covers. Empty where the actor keeps it private.
+    /// The senders of what it covers; the actor, where there is no other one. Empty where the actor keeps it private.
     pub tell: Vec<AccountId>,
+}
+
+impl ReceiptMark {
+    /// Whether nobody but the actor may know of it.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.tell.is_empty()
+    }
+
+    /// Who is told of it: the senders, and of what was read the actor's other sessions.
+    #[must_use]
+    pub fn told(&self, actor: AccountId) -> Vec<AccountId> {
+        let senders = self.tell.iter().copied().filter(|account| *account != actor);
+        senders.chain(self.read.map(|_| actor)).collect()
+    }
 }
 
 /// What a control event did.

@@ -155,13 +155,12 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
                 conversation,
                 actor,
                 (mark.delivered, mark.read),
-                mark.tell.is_empty(),
+                mark.is_private(),
                 record.stamp,
                 &mut writes,
             );
             // A resume looks where something concerns an account: these are told of it.
-            let reader = mark.read.map(|_| actor);
-            for account in mark.tell.iter().copied().chain(reader) {
+            for account in mark.told(actor) {
                 writes.push(Write::InboxTouched { account, conversation, at: position });
             }
         }

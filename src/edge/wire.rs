@@ -281,20 +281,14 @@ fn receipt_events(record: &Record, mark: &ReceiptMark, place: Place) -> Vec<Told
     let conversation = record.conversation;
     let conversation_id = conversation.conversation_id();
     let (user_id, at) = (record.actor, record.stamp);
+    let told = |event| vec![(Audience::OneOf(mark.told(user_id)), event)];
     if let Some(read) = mark.read {
         let message_id = conversation.event_id(read);
-        // The reader's own other sessions learn it too.
-        let who = mark.tell.iter().copied().filter(|account| *account != user_id).chain([user_id]).collect();
-        return vec![(
-            Audience::OneOf(who),
-            ServerEvent::MessageRead { message_id, conversation_id, user_id, read_at: at, place },
-        )];
+        return told(ServerEvent::MessageRead { message_id, conversation_id, user_id, read_at: at, place });
     }
     let Some(delivered) = mark.delivered else { return Vec::new() };
     let message_id = conversation.event_id(delivered);
-    let event =
-        ServerEvent::MessageDelivered { message_id, conversation_id, user_id, delivered_at: at, place };
-    vec![(Audience::OneOf(mark.tell.iter().copied().filter(|account| *account != user_id).collect()), event)]
+    told(ServerEvent::MessageDelivered { message_id, conversation_id, user_id, delivered_at: at, place })
 }
 
 /// What a control event tells: to those who are new the conversation, to all what changed for

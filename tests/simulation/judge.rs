@@ -71,10 +71,7 @@ fn logged(entries: &[Entry]) -> Vec<LoggedEvent> {
         let only_for = match &entry.record.body {
             Body::Tick => return None,
             Body::Hide { .. } => Some(vec![entry.record.actor]),
-            Body::Receipt(mark) => {
-                let reader = mark.read.map(|_| entry.record.actor);
-                Some(mark.tell.iter().copied().chain(reader).collect())
-            }
+            Body::Receipt(mark) => Some(mark.told(entry.record.actor)),
             _ => None,
         };
         Some(LoggedEvent { event: event_of(entry), only_for })
