@@ -124,7 +124,9 @@ fn tell(edge: &Edge, event: &LinkEvent) {
         recipients = event.recipients.len(),
         "an event is told"
     );
-    if let Body::Control { after, .. } = &record.body {
+    if let Body::Control { change, after } = &record.body {
+        let (came, gone) = (change.came(after), change.gone(record.actor));
+        super::fleeting::members_changed(edge, record.conversation, &came, gone, after);
         edge.views.learn(record.conversation, entry.position, entry.position, Arc::new(after.clone()));
     }
     edge.newest.tell(record.conversation, entry.position, &event.recipients);

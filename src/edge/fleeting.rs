@@ -3,6 +3,7 @@
 use super::refused::Outcome;
 use super::session::Session;
 use super::{Edge, wire};
+use crate::domain::conversation::ConversationState;
 use crate::edge_link::{EdgeLinkPort, Fleeting, PresenceChange, ToWorkers};
 use crate::presence::PresencePort;
 use parking_lot::Mutex;
@@ -38,6 +39,13 @@ impl Interest {
             interested.retain(|(session, conversation)| !gone(*session, *conversation));
             !interested.is_empty()
         });
+    }
+
+    /// Nobody hears of `account` because of `conversation` any more.
+    fn forget(&self, account: AccountId, conversation: ConversationKey) {
+        if let Some(interested) = self.by_account.lock().get_mut(&account) {
+            interested.retain(|(_, of)| *of != conversation);
+        }
     }
 
     fn sessions(&self, account: AccountId) -> Vec<u64> {
@@ -94,6 +102,56 @@ pub fn leave(edge: &Edge, session: &Session, conversation: ConversationKey) {
 pub fn forget(edge: &Edge, session: &Session) {
     if !session.joined().is_empty() {
         edge.interest.remove(|id, _| id == session.id);
+    }
+}
+
+/// Who takes part has changed: who went hears of nobody there any more, nor does anybody there of them; who came is of
+/// interest to those who have joined.
+pub fn members_changed(
+    edge: &Edge,
+    conversation: ConversationKey,
+    came: &[AccountId],
+    gone: Option<AccountId>,
+    after: &ConversationState,
+) {
+    let joined = |account: AccountId| {
+        let mut joined = Vec::new();
+        edge.routes.each_session(account, |session| {
+            if session.has_joined(conversation) {
+                joined.push(session.clone());
+            }
+        });
+        joined
+    };
+    if let Some(gone) = gone {
+        joined(gone).iter().for_each(|session| leave(edge, session, conversation));
+        edge.interest.forget(gone, conversation);
+    }
+    if came.is_empty() || after.members.len() > edge.limits.presence_members {
+        return;
+    }
+    for member in after.accounts() {
+        let others: Vec<AccountId> = came.iter().copied().filter(|account| *account != member).collect();
+        for session in joined(member) {
+            edge.interest.add(session.id, conversation, &others);
+        }
+    }
+}
+
+/// Who is here has chosen whether others see that: tells those who look what they see from now on.
+pub async fn visibility_changed(edge: &Edge, account: AccountId, visible: PresenceVisibility) {
+    let now = edge.clock.now();
+    let is_here = edge.presence.look(&[account], now).await.is_ok_and(|found| found.iter().any(|p| p.online));
+    if !is_here {
+        return;
+    }
+    let status = match visible {
+        PresenceVisibility::Everyone => PresenceStatus::Online,
+        PresenceVisibility::Nobody => PresenceStatus::Offline,
+    };
+    let change = PresenceChange { account, status, last_seen: None };
+    if let Err(error) = edge.link.presence(vec![change]).await {
+        tracing::debug!(%error, "presence was not passed on");
     }
 }
 

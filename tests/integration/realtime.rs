@@ -11,6 +11,7 @@ on_both!(
     every_session_gets_each_event_once,
     typing_is_told_to_those_who_joined,
     presence_is_told_to_those_who_joined,
+    presence_goes_by_who_takes_part,
     whoever_hides_is_not_seen,
     large_groups_are_told_too,
     frames_that_are_wrong,
@@ -132,6 +133,48 @@ async fn presence_is_told_to_those_who_joined(scene: Scene) {
     assert!(beside.all("user_status_change").is_empty());
     let told = looking.all("user_status_change");
     assert_eq!(told.iter().filter(|s| s["userId"] == bob.id()).count(), 2, "{told:?}");
+}
+
+/// The `number`th time that `session` is told of `person`, counted from 1: their status.
+async fn told_of(session: &Session, person: &Person, number: usize) -> Value {
+    let times = std::cell::Cell::new(0);
+    let is_nth = |data: &Value| {
+        times.set(times.get() + usize::from(data["userId"] == person.id()));
+        data["userId"] == person.id() && times.get() == number
+    };
+    session.event("user_status_change", is_nth).await["status"].clone()
+}
+
+async fn presence_goes_by_who_takes_part(scene: Scene) {
+    let [alice, bob, carol] = scene.people();
+    let group = alice.group(&[&bob]).await;
+    let path = format!("/conversations/{group}/participants");
+    let (a, b) = (alice.socket(0).await, bob.socket(1).await);
+    a.ok("join_conversation", json!({ "conversationId": group })).await;
+    b.ok("join_conversation", json!({ "conversationId": group })).await;
+    // Who came after others joined is of interest to them.
+    alice.at(2).post(&path, &json!({ "participantIds": [carol.id()] })).await.expect(200);
+    a.event("participant_added", |p| p["userId"] == carol.id()).await;
+    let there = carol.socket(2).await;
+    assert_eq!(told_of(&a, &carol, 1).await, "online");
+    // Who hides is gone at once, and back when seen again.
+    let shown =
+        |presence: &str| json!({ "messagesFrom": "everyone", "readReceipts": true, "presence": presence });
+    carol.at(0).put("/settings", &shown("nobody")).await.expect(200);
+    assert_eq!(told_of(&a, &carol, 2).await, "offline");
+    carol.at(0).put("/settings", &shown("everyone")).await.expect(200);
+    assert_eq!(told_of(&a, &carol, 3).await, "online");
+    // Who went hears of nobody there any more.
+    alice.at(2).delete(&format!("{path}/{}", bob.id())).await.expect(204);
+    b.event("participant_removed", |p| p["userId"] == bob.id()).await;
+    let of_carol = || b.all("user_status_change").iter().filter(|s| s["userId"] == carol.id()).count();
+    let heard = of_carol();
+    there.close().await;
+    assert_eq!(told_of(&a, &carol, 4).await, "offline");
+    let other = alice.direct(&bob).await;
+    alice.send(0, &other, "a bell").await;
+    b.message("a bell").await;
+    assert_eq!(of_carol(), heard, "bob is no member");
 }
 
 async fn whoever_hides_is_not_seen(scene: Scene) {

@@ -92,8 +92,12 @@ impl Edge {
     /// # Errors
     /// The store is away.
     pub async fn put_settings(&self, account: AccountId, settings: Settings) -> Outcome<()> {
+        let before = self.settings(account).await?.presence;
         self.store.put_settings(account, settings).await?;
         self.preferences_changed(account).await;
+        if settings.presence != before {
+            crate::edge::fleeting::visibility_changed(self, account, settings.presence).await;
+        }
         Ok(())
     }
 
