@@ -4,7 +4,7 @@ use super::Delivery;
 use super::again::Again;
 use super::fan_out::{FanOut, by_edge, link_event};
 use super::membership::Membership;
-use super::own_shards::{Collected, Standing};
+use super::own_shards::{Collected, Standing, tick_all};
 use super::routes::{Learnt, Routes};
 use crate::domain::record::{Entry, NotAnEvent};
 use crate::edge_link::{EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
@@ -190,6 +190,11 @@ impl Consumer {
         }
         // With the store away every control event that the log still has is looked at.
         let stored = self.delivery.store.watermarks().await.ok();
+        if stored.is_none() {
+            let ahead: Vec<Shard> =
+                self.fresh.iter().copied().filter(|shard| !collected.is_needed(*shard)).collect();
+            tick_all(&self.delivery.log, ahead).await?;
+        }
         for shard in std::mem::take(&mut self.fresh) {
             let watermark = stored.as_ref().map(|stored| {
                 stored.iter().find(|(s, _)| *s == shard).map_or(Position::START, |(_, position)| *position)
