@@ -149,10 +149,10 @@ impl Segments {
         let Some(segment) = self.all().find(|s| s.next > after + 1) else { return Ok(Vec::new()) };
         let (mut records, mut bytes) = (Vec::new(), 0);
         segment.frames(after + 1, |_, body| {
-            bytes += body.len();
             if let Some(record) = decode(body)
                 && record.position.sequence() > after
             {
+                bytes += body.len();
                 records.push(record);
             }
             records.len() < most && bytes < READ_BYTES
@@ -404,6 +404,20 @@ mod tests {
     }
 
     /// Room is made several times, is cut off where a segment is closed, and is nothing where one is read.
+    /// The index leads up to 63 records before the one that is asked for, which are read over.
+    #[test]
+    fn what_is_read_over_does_not_count_as_read() {
+        let folder = std::env::temp_dir().join(format!("reedi-read-over-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut segments = Segments::open(&folder, |_| {}).unwrap();
+        let large = |sequence| StoredRecord { payload: vec![1; READ_BYTES / 16].into(), ..record(sequence) };
+        segments.append((1..=40).map(large).collect::<Vec<_>>().iter()).unwrap();
+        let read = segments.read_after(38, 10).unwrap();
+        assert_eq!(read.iter().map(|r| r.position.sequence()).collect::<Vec<_>>(), [39, 40]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[test]
     fn room_ahead_is_no_damage() {
         let folder = std::env::temp_dir().join(format!("reedi-room-{}", std::process::id()));
