@@ -48,7 +48,7 @@ impl RestError {
         match self {
             // What a newer server means goes by its status.
             Self::Refused(problem) if self.code() == Some(ErrorCode::Unknown) => {
-                matches!(problem.status, 408 | 429 | 500 | 503)
+                ErrorCode::is_retryable_status(problem.status)
             }
             Self::Refused(_) => self.code().is_some_and(ErrorCode::is_retryable),
             Self::Unreachable { .. } => true,

@@ -84,8 +84,14 @@ impl ErrorCode {
     /// so.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        !matches!(self, Self::Unknown) && matches!(self.status(), 408 | 429 | 500 | 503)
+        !matches!(self, Self::Unknown) && Self::is_retryable_status(self.status())
             || matches!(self, Self::Conflict)
+    }
+
+    /// The same, as far as the status alone tells it.
+    #[must_use]
+    pub const fn is_retryable_status(status: u16) -> bool {
+        matches!(status, 408 | 429 | 500 | 503)
     }
 }
 

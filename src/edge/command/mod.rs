@@ -17,7 +17,7 @@ use super::view::View;
 use crate::domain::conversation::Member;
 use crate::domain::record::{Body, Record, RequestDigest};
 use crate::store::{Messages as _, StoredMessage};
-use reedi_protocol::{AccountId, ConversationId, ConversationKey, ErrorCode, MessageId, Timestamp};
+use reedi_protocol::{AccountId, ConversationId, ConversationKey, ErrorCode, MessageId, Position, Timestamp};
 
 /// A conversation id as a client wrote it. Any other UUID is a conversation that does not exist.
 ///
@@ -37,6 +37,23 @@ pub fn message_id(text: &str, pointer: &str) -> Outcome<MessageId> {
     let uuid =
         uuid::Uuid::try_parse(text).map_err(|_| Refused::invalid(pointer, "a message id is a UUID"))?;
     MessageId::try_from(uuid).map_err(|_| Refused::not_found())
+}
+
+/// The place of a message that a client names and that must be of `conversation`; `outside` says that it is not.
+///
+/// # Errors
+/// No UUID, or not of this conversation.
+pub fn place_in(
+    conversation: ConversationKey,
+    text: &str,
+    pointer: &str,
+    outside: &str,
+) -> Outcome<Position> {
+    match message_id(text, pointer) {
+        Ok(id) if id.key() == conversation => Ok(id.position()),
+        Err(refused) if refused.code != ErrorCode::NotFound => Err(refused),
+        _ => Err(Refused::invalid(pointer, outside)),
+    }
 }
 
 /// An account id as a client wrote it.

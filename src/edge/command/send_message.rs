@@ -16,6 +16,9 @@ use reedi_protocol::text::{ClientMessageId, Content};
 use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
 use tokio::time::Instant;
 
+/// Why a message cannot be replied to.
+const NOT_HERE: &str = "there is no such message in this conversation";
+
 /// What was sent, or had been before.
 pub struct Sent {
     pub message: Message,
@@ -126,20 +129,9 @@ fn parse(
         return Err(Refused::invalid("/messageType", "`system` messages are made by the server alone"));
     }
     let content = Content::parse(command.content).map_err(|e| Refused::invalid("/content", e))?;
-    let reply_to = match command.reply_to_id.as_deref() {
-        None => None,
-        Some(text) => {
-            let outside = || Refused::invalid("/replyToId", "there is no such message in this conversation");
-            let id = super::message_id(text, "/replyToId").map_err(|refused| match refused.code {
-                ErrorCode::NotFound => outside(),
-                _ => refused,
-            })?;
-            if id.key() != conversation {
-                return Err(outside());
-            }
-            Some(id.position())
-        }
-    };
+    let reply_to = command.reply_to_id.as_deref();
+    let reply_to =
+        reply_to.map(|text| super::place_in(conversation, text, "/replyToId", NOT_HERE)).transpose()?;
     let given = command.client_message_id.as_deref().or(key);
     let pointer = if command.client_message_id.is_some() { "/clientMessageId" } else { "Idempotency-Key" };
     let client_message_id = match given {
@@ -163,7 +155,7 @@ fn parse(
 }
 
 async fn check_reply(edge: &Edge, view: &View, sender: AccountId, reply_to: Position) -> Outcome<()> {
-    let outside = || Refused::invalid("/replyToId", "there is no such message in this conversation");
+    let outside = || Refused::invalid("/replyToId", NOT_HERE);
     if reply_to < view.member(sender)?.joined {
         return Err(outside());
     }

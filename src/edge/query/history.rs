@@ -1,11 +1,11 @@
 //! History: a conversation's messages, newest first.
 
-use crate::edge::command::{message_id, target};
+use crate::edge::command::{place_in, target};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::{Edge, wire};
 use crate::store::{Messages as _, Order, Range, StoredMessage};
 use reedi_protocol::resource::{History, Message, Receipt, Receipts};
-use reedi_protocol::{AccountId, ConversationKey, ErrorCode, MessageId, Position, limits};
+use reedi_protocol::{AccountId, ConversationKey, MessageId, Position, limits};
 
 /// Where a page of history lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +49,7 @@ pub fn page_size(limit: Option<usize>) -> Outcome<usize> {
 }
 
 fn parse(conversation: ConversationKey, query: &Query) -> Outcome<Around> {
-    let place = |text: &str, pointer: &str| {
-        let outside = || Refused::invalid(pointer, "a message of this conversation");
-        let id = message_id(text, pointer).map_err(|refused| match refused.code {
-            // Of no conversation at all.
-            ErrorCode::NotFound => outside(),
-            _ => refused,
-        })?;
-        if id.key() == conversation { Ok(id.position()) } else { Err(outside()) }
-    };
+    let place = |text: &str, pointer| place_in(conversation, text, pointer, "a message of this conversation");
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     match (&given(&query.before), &given(&query.after), &given(&query.around)) {
         (None, None, None) => Ok(Around::Newest),

@@ -2,7 +2,7 @@
 //! checksum would be wrong, and what is acknowledged lies behind it. So what will be written is noted first, and done
 //! again at the next opening.
 
-use super::segment::{FLAG_ERASED, HEAD, decode, frame_head};
+use super::segment::{FLAG_ERASED, HEAD, checksum, decode, frame_head};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -70,12 +70,6 @@ fn noted(note: &[u8], path_of: impl Fn(u64) -> PathBuf) -> Option<(PathBuf, u64,
     Some((path_of(u64::from_be_bytes(*first)), u64::from_be_bytes(*offset), frame))
 }
 
-fn checksum(bytes: &[u8]) -> [u8; 8] {
-    let mut sum = [0; 8];
-    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
-    sum
-}
-
 /// Whether what stands at that place is the frame that was to be overwritten, before, after, or in the middle of it:
 /// its length and its position are the same in all three.
 fn stands_there(path: &Path, offset: u64, frame: &[u8]) -> std::io::Result<bool> {
@@ -100,22 +94,13 @@ fn overwrite(path: &Path, offset: u64, frame: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::segment::Segments;
+    use super::super::segment::{self, Segments};
     use super::super::sequencer::StoredRecord;
     use super::*;
-    use bytes::Bytes;
-    use reedi_protocol::{ConversationKey, Epoch, Position, Timestamp};
 
     fn record(sequence: u64) -> StoredRecord {
-        StoredRecord {
-            position: Position::new(Epoch::FIRST, sequence).unwrap(),
-            log_time: Timestamp::from_millis(sequence),
-            conversation: ConversationKey::from_u64(sequence),
-            is_control: false,
-            duplicate_key: None,
-            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-            payload: Bytes::from(vec![b'x'; 200]),
-        }
+        let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+        StoredRecord { traceparent, payload: vec![b'x'; 200].into(), ..segment::tests::record(sequence) }
     }
 
     /// The schedule: the process ends after any byte of the overwriting is on the disk.

@@ -230,8 +230,14 @@ fn make_room(file: &mut File, from: u64, bytes: u64) -> std::io::Result<()> {
 pub(super) fn frame_head(body: &[u8]) -> [u8; HEAD] {
     let mut head = [0; HEAD];
     head[..4].copy_from_slice(&(body.len() as u32).to_be_bytes());
-    head[4..].copy_from_slice(&blake3::hash(body).as_bytes()[..8]);
+    head[4..].copy_from_slice(&checksum(body));
     head
+}
+
+pub(super) fn checksum(bytes: &[u8]) -> [u8; 8] {
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&blake3::hash(bytes).as_bytes()[..8]);
+    sum
 }
 
 fn body_length(head: &[u8; HEAD]) -> usize {
@@ -381,11 +387,11 @@ mod fuzz {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use reedi_protocol::Epoch;
 
-    fn record(sequence: u64) -> StoredRecord {
+    pub fn record(sequence: u64) -> StoredRecord {
         StoredRecord {
             position: Position::new(Epoch::FIRST, sequence).unwrap(),
             log_time: Timestamp::from_millis(sequence),
