@@ -19,7 +19,8 @@ started_at() { # PID: prints the start time of a living process
   stat=${stat##*) }
   # shellcheck disable=SC2086
   set -- $stat
-  [ "$1" != Z ] && [ "$1" != X ] && printf '%s' "${20}"
+  # A killed process is a zombie as soon as its first thread has ended. Its ports are its own until the last one has.
+  { [ "$1" != Z ] || [ "${18}" -gt 1 ]; } && [ "$1" != X ] && printf '%s' "${20}"
 }
 
 alive() { # NAME
