@@ -66,9 +66,7 @@ impl<'a> Connection<'a> {
     pub(crate) fn new(core: &'a mut Core, socket: Socket) -> Self {
         let now = Instant::now();
         let renew_at = match core.credentials {
-            Credentials::Password { .. } => {
-                core.shared.rest.token().and_then(|t| renew_in(&t)).map(|d| now + d)
-            }
+            Credentials::Password { .. } => core.shared.rest.token().and_then(|token| renewal(&token, now)),
             Credentials::Token(_) => None,
         };
         Self {
@@ -179,6 +177,12 @@ impl<'a> Connection<'a> {
             Request::Command { event, data, reply } => {
                 if self.acks.is_full() {
                     let _ = reply.send(Err(CommandError::Busy));
+                    return Ok(());
+                }
+                let bytes = frame::infallible(event, &data, Some(u64::MAX)).len();
+                if bytes > limits::FRAME_BYTES {
+                    // Sent, it would end the connection, and whatever else is on its way would be suspected.
+                    let _ = reply.send(Err(CommandError::TooLarge { bytes, most: limits::FRAME_BYTES }));
                     return Ok(());
                 }
                 let ack = self.acks.expect(Instant::now(), Waiting::Reply(reply));
@@ -329,7 +333,7 @@ impl<'a> Connection<'a> {
                 Ok(())
             }
             Done::Renewed(Ok(token)) => {
-                self.renew_at = renew_in(&token).map(|wait| Instant::now() + wait);
+                self.renew_at = renewal(&token, Instant::now());
                 self.core.outlet.tell(Update::TokenRenewed(token));
                 self.authenticate().await
             }
@@ -399,6 +403,12 @@ impl<'a> Connection<'a> {
             Done::Renewed(session.map(|s| Token::new(&s.token)))
         }));
     }
+}
+
+/// When to renew a token that was given out just now. One that is over already says that this machine's clock is
+/// wrong, and to ask for another at once would go on for ever: the server tells when it is over.
+fn renewal(token: &Token, now: Instant) -> Option<Instant> {
+    renew_in(token).filter(|wait| !wait.is_zero()).map(|wait| now + wait)
 }
 
 /// An answer that a new token would change is an end like 4401.

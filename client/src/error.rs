@@ -107,6 +107,8 @@ pub enum CommandError {
     Lost,
     #[error("the command cannot be encoded: {0}")]
     Encoding(String),
+    #[error("the command takes {bytes} bytes on the wire, {most} at most are possible")]
+    TooLarge { bytes: usize, most: usize },
     #[error("the client has ended")]
     Ended,
 }

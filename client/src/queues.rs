@@ -266,11 +266,12 @@ impl Queues {
             // The next process sends it again with the same id, and the server knows it.
             tracing::warn!(%error, "a settled message stays in the outbox file");
         }
-        self.unsent.send_replace(self.outbox.len());
         let untold = match self.tickets.remove(&key) {
             Some(ticket) => ticket.send(outcome).err(),
             None => Some(outcome),
         };
+        // Last: who waits until all is sent then finds every ticket settled.
+        self.unsent.send_replace(self.outbox.len());
         let error = untold?.err()?;
         let client_message_id = entry.message.client_message_id.unwrap_or_default();
         Some(Update::NotSent { conversation, client_message_id, error })

@@ -4,21 +4,25 @@ use crate::credentials::Token;
 use crate::endpoint::Endpoint;
 use crate::error::parse_code;
 use crate::frame;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, header};
 use reedi_protocol::command::{self, Authenticate};
 use reedi_protocol::resource::Problem;
 use reedi_protocol::{CloseCode, ErrorCode, frame::SUBPROTOCOL};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes, client::IntoClientRequest};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 
 /// Frames are joined up to this before they are written; allocated only when there is something.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+
+/// How long an address is tried alone while there are others (RFC 8305, section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// How a socket says whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -277,27 +281,47 @@ pub(crate) fn authenticate_frame(token: &Token, ack: Option<u64>) -> String {
 async fn connect_tcp(endpoint: &Endpoint, options: &SocketOptions) -> std::io::Result<TcpStream> {
     let url = endpoint.as_url();
     let port = url.port_or_known_default().unwrap_or(80);
-    let addresses = match url.host() {
+    let addresses: Vec<SocketAddr> = match url.host() {
         Some(url::Host::Ipv4(ip)) => vec![(ip, port).into()],
         Some(url::Host::Ipv6(ip)) => vec![(ip, port).into()],
         Some(url::Host::Domain(name)) => lookup_host((name, port)).await?.collect(),
         None => Vec::new(),
     };
+    let local = options.local_address;
+    let stream = first_of(addresses.into_iter().map(|address| connect_to(address, local))).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn connect_to(address: SocketAddr, local: Option<IpAddr>) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(local) = local.filter(|local| local.is_ipv4() == address.is_ipv4()) {
+        socket.bind((local, 0).into())?;
+    }
+    socket.connect(address).await
+}
+
+/// The first of `attempts` to succeed. Each begins once the one before has failed, or has had its time and goes on
+/// beside it: an address that answers nothing must not use up the time of those behind it (RFC 8305, section 5).
+async fn first_of<T>(
+    mut attempts: impl ExactSizeIterator<Item: Future<Output = std::io::Result<T>>>,
+) -> std::io::Result<T> {
     let mut failure = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(local) = options.local_address.filter(|l| l.is_ipv4() == address.is_ipv4()) {
-            socket.bind((local, 0).into())?;
+    let mut trying = FuturesUnordered::new();
+    loop {
+        match attempts.next() {
+            Some(attempt) => trying.push(attempt),
+            None if trying.is_empty() => return Err(failure),
+            None => {}
         }
-        match socket.connect(address).await {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                return Ok(stream);
-            }
-            Err(e) => failure = e,
+        tokio::select! {
+            Some(tried) = trying.next() => match tried {
+                Ok(done) => return Ok(done),
+                Err(error) => failure = error,
+            },
+            () = sleep(ATTEMPT_DELAY), if attempts.len() > 0 => {}
         }
     }
-    Err(failure)
 }
 
 fn refused(response: &http::Response<Option<Vec<u8>>>) -> OpenError {
@@ -313,6 +337,22 @@ fn refused(response: &http::Response<Option<Vec<u8>>>) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_answers_nothing_does_not_hold_up_the_next() {
+        let attempt = async |n: u32| match n {
+            0 => std::future::pending().await,
+            1 => Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)),
+            n => Ok(n),
+        };
+        let began = tokio::time::Instant::now();
+        assert_eq!(first_of([0, 1, 2, 3].into_iter().map(attempt)).await.unwrap(), 2);
+        assert_eq!(began.elapsed(), ATTEMPT_DELAY);
+        let refused = first_of([1, 1].into_iter().map(attempt)).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        let none = first_of([].into_iter().map(attempt)).await.unwrap_err();
+        assert_eq!(none.kind(), std::io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn the_reason_tells_when_to_come_back() {

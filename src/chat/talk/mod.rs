@@ -8,6 +8,7 @@ use super::people::People;
 use super::terminal::{Input, Terminal, Tone};
 use super::wording::Clock;
 use super::{ChatError, command};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use reedi_client::{Client, Ended, SendError, Sent, Update, Updates};
@@ -201,6 +202,10 @@ impl Talk {
                 let unsent = self.client.unsent();
                 self.warn(&format!("{unsent} not sent; `reedi chat` sends them when you come back."));
             }
+        }
+        // What was refused last has its answer by now, and nobody would ask for it any more.
+        while let Some((text, outcome)) = self.sending.next().now_or_never().flatten() {
+            self.sent(&text, outcome);
         }
         let closing = tokio::spawn(self.client.clone().close());
         while let Some(update) = updates.recv().await {
