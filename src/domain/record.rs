@@ -94,6 +94,14 @@ pub struct NewMessage {
     pub expires_after_s: Option<u64>,
 }
 
+impl NewMessage {
+    /// When it disappears, of one that was sent at `stamp`.
+    #[must_use]
+    pub fn expires_at(&self, stamp: Timestamp) -> Option<Timestamp> {
+        self.expires_after_s.map(|s| stamp.plus_millis(s.saturating_mul(1_000)))
+    }
+}
+
 /// How far the actor has received and read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiptMark {
@@ -194,6 +202,15 @@ impl Record {
             Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|_| NotAnEvent::Malformed),
             Some((version, _)) => Err(NotAnEvent::Version(*version)),
             None => Err(NotAnEvent::Malformed),
+        }
+    }
+
+    /// When the message that this is disappears.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        match &self.body {
+            Body::Message(message) => message.expires_at(self.stamp),
+            _ => None,
         }
     }
 

@@ -239,7 +239,7 @@ pub fn message_row(entry: &Entry) -> Option<MessageRow> {
             reply_to: message.reply_to,
             client_message_id: Some(message.client_message_id.clone()),
             keyed_by_client: message.keyed_by_client,
-            expires_at: message.expires_after_s.map(|s| record.stamp.plus_millis(s.saturating_mul(1_000))),
+            expires_at: message.expires_at(record.stamp),
             ..row
         }),
         Body::Control { change, after } if *change != Change::Created => Some(MessageRow {

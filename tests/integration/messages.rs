@@ -10,6 +10,8 @@ on_both!(
     values_out_of_bounds_are_pointed_at,
     replies_stay_within_the_conversation,
     a_repeat_is_the_same_message,
+    a_repeat_shows_when_the_message_was_to_end,
+    who_has_left_hears_of_what_was_sent_before,
     any_key_works,
     a_key_out_of_its_time_is_refused,
     a_socket_sends_the_same,
@@ -129,6 +131,36 @@ async fn a_repeat_is_the_same_message(scene: Scene) {
     alice.at(0).put(&format!("/messages/{id}"), &json!({ "content": "edited" })).await.expect(200);
     let again = alice.at(1).post(&path(&conversation), &body).await.expect(200);
     assert_eq!(again.text("messageId"), id);
+}
+
+async fn a_repeat_shows_when_the_message_was_to_end(scene: Scene) {
+    let (alice, _, conversation) = pair(&scene).await;
+    let settings = format!("/conversations/{conversation}");
+    alice.at(0).put(&settings, &json!({ "expiresAfter": 3_600 })).await.expect(200);
+    let key = uuid::Uuid::now_v7().to_string();
+    let body = json!({ "content": "an hour", "messageType": "text", "clientMessageId": key });
+    let first = alice.at(0).post(&path(&conversation), &body).await.expect(201);
+    assert!(first.body["expiresAt"].is_string());
+    alice.at(0).put(&settings, &json!({ "expiresAfter": null })).await.expect(200);
+    let again = alice.at(0).post(&path(&conversation), &body).await.expect(200);
+    assert_eq!(again.body, first.body);
+}
+
+/// Nothing else is told: a new message is refused as everywhere that one cannot see.
+async fn who_has_left_hears_of_what_was_sent_before(scene: Scene) {
+    let [alice, bob, eve] = scene.people();
+    let group = alice.group(&[&bob]).await;
+    let key = uuid::Uuid::now_v7().to_string();
+    let body = json!({ "content": "last words", "messageType": "text", "clientMessageId": key });
+    let first = bob.at(1).post(&path(&group), &body).await.expect(201);
+    let me = format!("/conversations/{group}/participants/{}", bob.id());
+    bob.at(1).delete(&me).await.expect(204);
+    let again = bob.at(1).post(&path(&group), &body).await.expect(200);
+    assert_eq!(again.body, first.body);
+    bob.at(1).post(&path(&group), &text("more")).await.refused(404, "not_found");
+    let other = json!({ "content": "more", "messageType": "text", "clientMessageId": uuid::Uuid::now_v7() });
+    bob.at(1).post(&path(&group), &other).await.refused(404, "not_found");
+    eve.at(2).post(&path(&group), &body).await.refused(404, "not_found");
 }
 
 async fn any_key_works(scene: Scene) {

@@ -44,6 +44,8 @@ pub struct Send<'a> {
 pub struct Accepted {
     pub position: Position,
     pub stamp: Timestamp,
+    /// When the message disappears, as it was sent.
+    pub expires_at: Option<Timestamp>,
     /// It had it before this send.
     pub duplicate: bool,
 }
@@ -84,15 +86,19 @@ impl Appender {
         let mut key = DuplicateKey::of_send(send.sender, send.conversation, send.client_message_id);
         for _ in 0..TRIES {
             let stamp = self.clock.now();
+            let record = record(stamp);
+            let expires_at = record.expires_at();
             let append = Append {
                 conversation: send.conversation,
                 lane: Lane::Event,
                 duplicate_key: Some(key),
-                payload: record(stamp).encode(),
+                payload: record.encode(),
                 traceparent: None,
             };
             match self.publish(append).await {
-                Ok(Appended::New(position)) => return Ok(Accepted { position, stamp, duplicate: false }),
+                Ok(Appended::New(position)) => {
+                    return Ok(Accepted { position, stamp, expires_at, duplicate: false });
+                }
                 Ok(Appended::Duplicate(position)) => match self.first(&send, position).await? {
                     Some(first) => return Ok(first),
                     None => key = key.after_void(position),
@@ -121,7 +127,10 @@ impl Appender {
             };
         };
         match Entry::decode(raw.position, raw.log_time, &raw.payload) {
-            Ok(entry) => same_request(send, entry.record.digest, position, entry.record.stamp).map(Some),
+            Ok(Entry { record, .. }) => {
+                let times = (record.stamp, record.expires_at());
+                same_request(send, record.digest, position, times).map(Some)
+            }
             Err(NotAnEvent::Late { .. }) => Ok(None),
             Err(_) => Err(Refused::outcome_unknown()),
         }
@@ -138,8 +147,8 @@ impl Appender {
         let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;
         let Some(sent) = sent else { return Ok(None) };
         let stored = self.store.message(send.conversation, sent.position).await?;
-        let stamp = stored.map_or(self.clock.now(), |message| message.row.timestamp);
-        same_request(send, sent.digest, sent.position, stamp).map(Some)
+        let times = stored.map(|message| (message.row.timestamp, message.row.expires_at));
+        same_request(send, sent.digest, sent.position, times.unwrap_or((self.clock.now(), None))).map(Some)
     }
 
     /// Waits until everything that the log has by now of a shard is stored.
@@ -232,10 +241,10 @@ fn same_request(
     send: &Send<'_>,
     digest: RequestDigest,
     position: Position,
-    stamp: Timestamp,
+    (stamp, expires_at): (Timestamp, Option<Timestamp>),
 ) -> Outcome<Accepted> {
     if digest == send.digest {
-        return Ok(Accepted { position, stamp, duplicate: true });
+        return Ok(Accepted { position, stamp, expires_at, duplicate: true });
     }
     let detail = "This clientMessageId belongs to another message. Make a new one for each message.";
     Err(Refused::new(ErrorCode::IdempotencyKeyReused, detail))

@@ -9,9 +9,9 @@ use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::wire;
 use crate::runtime::random;
-use crate::store::Messages as _;
+use crate::store::{Inboxes as _, Messages as _};
 use reedi_protocol::command::SendMessage;
-use reedi_protocol::resource::{Message, MessageType};
+use reedi_protocol::resource::{ConversationType, Message, MessageType};
 use reedi_protocol::text::{ClientMessageId, Content};
 use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
 use tokio::time::Instant;
@@ -81,7 +81,10 @@ async fn send(
     key: Option<&str>,
 ) -> Outcome<Sent> {
     let parsed = parse(conversation, command, key, edge.clock.now())?;
-    let view = edge.member_view(sender, conversation).await?;
+    let view = match edge.member_view(sender, conversation).await {
+        Ok(view) => view,
+        Err(refused) => return sent_before_leaving(edge, parsed, sender, conversation, refused).await,
+    };
     edge.admission.event(sender, conversation, edge.clock.now()).await?;
     let accepted = match may_send(edge, &view, sender, &parsed).await {
         Ok(()) => {
@@ -90,11 +93,23 @@ async fn send(
         }
         Err(refused) => sent_before(edge, &parsed, sender, conversation).await.ok_or(refused)?,
     };
+    Ok(sent(edge, conversation, view.state.kind, sender, parsed, accepted))
+}
+
+fn sent(
+    edge: &Edge,
+    conversation: ConversationKey,
+    kind: ConversationType,
+    sender: AccountId,
+    parsed: Parsed,
+    accepted: Accepted,
+) -> Sent {
     edge.newest.tell(conversation, accepted.position, &[sender]);
     if accepted.duplicate {
         edge.metrics.messages_duplicate.inc();
     }
-    Ok(Sent { message: as_sent(&view, sender, parsed, accepted), duplicate: accepted.duplicate })
+    let message = as_sent(conversation, kind, sender, parsed, accepted);
+    Sent { message, duplicate: accepted.duplicate }
 }
 
 /// Whether this message may be sent now.
@@ -117,6 +132,24 @@ async fn sent_before(
         return None;
     }
     edge.appender.earlier(&parsed.as_send(sender, conversation)).await.ok().flatten()
+}
+
+/// Who has left may have sent this before, and not have heard of it. Of a conversation that the sender was never in
+/// nothing is looked for.
+async fn sent_before_leaving(
+    edge: &Edge,
+    parsed: Parsed,
+    sender: AccountId,
+    conversation: ConversationKey,
+    refused: Refused,
+) -> Outcome<Sent> {
+    if refused.code != ErrorCode::NotFound || !parsed.keyed_by_client {
+        return Err(refused);
+    }
+    let Some(row) = edge.store.inbox_row(sender, conversation).await? else { return Err(refused) };
+    edge.admission.event(sender, conversation, edge.clock.now()).await?;
+    let earlier = edge.appender.earlier(&parsed.as_send(sender, conversation)).await?;
+    Ok(sent(edge, conversation, row.kind, sender, parsed, earlier.ok_or(refused)?))
 }
 
 fn parse(
@@ -182,10 +215,16 @@ async fn publish(edge: &Edge, view: &View, sender: AccountId, parsed: &Parsed) -
         .await
 }
 
-fn as_sent(view: &View, sender: AccountId, parsed: Parsed, accepted: Accepted) -> Message {
+fn as_sent(
+    conversation: ConversationKey,
+    kind: ConversationType,
+    sender: AccountId,
+    parsed: Parsed,
+    accepted: Accepted,
+) -> Message {
     let row = crate::domain::write::MessageRow {
         position: accepted.position,
-        kind: view.state.kind,
+        kind,
         sender,
         message_type: parsed.message_type,
         timestamp: accepted.stamp,
@@ -194,11 +233,11 @@ fn as_sent(view: &View, sender: AccountId, parsed: Parsed, accepted: Accepted) -
         client_message_id: Some(parsed.client_message_id),
         // Told back even where the server made it.
         keyed_by_client: true,
-        expires_at: view.state.expires_after_s.map(|s| accepted.stamp.plus_millis(s.saturating_mul(1_000))),
+        expires_at: accepted.expires_at,
         system: None,
         system_name: None,
     };
-    wire::message(view.conversation, &row, Some(parsed.content.into_string()), sender)
+    wire::message(conversation, &row, Some(parsed.content.into_string()), sender)
 }
 
 impl Edge {
