@@ -130,13 +130,20 @@ pub fn encode_event(event: &ServerEvent) -> String {
     encode(event)
 }
 
-/// Encodes an answer as a text frame.
+/// What is told of a refusal where no answer is waited for.
+impl From<Refusal> for ServerEvent {
+    fn from(Refusal { code, message, retry_after, .. }: Refusal) -> Self {
+        Self::Error { code, message, retry_after }
+    }
+}
+
+/// Encodes an answer as a text frame: an [`Answer`], or what serializes as one does.
 #[must_use]
-pub fn encode_answer(ack: u64, answer: &Answer) -> String {
+pub fn encode_answer<A: Serialize + ?Sized>(ack: u64, answer: &A) -> String {
     #[derive(Serialize)]
-    struct Shape<'a> {
+    struct Shape<'a, A: ?Sized> {
         ack: u64,
-        data: &'a Answer,
+        data: &'a A,
     }
     encode(&Shape { ack, data: answer })
 }

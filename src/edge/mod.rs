@@ -2,6 +2,7 @@
 //! tells them what happens. Everything durable is elsewhere (invariant `nothing_lives_on_an_edge`).
 
 pub mod admission;
+pub mod answer;
 pub mod append;
 pub mod authenticate;
 pub mod command;

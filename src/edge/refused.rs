@@ -2,7 +2,7 @@
 
 use crate::log::{AppendError, ReadError};
 use crate::store::StoreError;
-use reedi_protocol::frame::{Answer, Refusal};
+use reedi_protocol::frame::Refusal;
 use reedi_protocol::resource::{FieldError, Problem};
 use reedi_protocol::{ErrorCode, Timestamp};
 
@@ -57,16 +57,16 @@ impl Refused {
         refused
     }
 
+    /// As an answer on a socket tells it.
     #[must_use]
-    pub fn answer(&self) -> Answer {
-        let error = Refusal {
+    pub fn refusal(&self) -> Refusal {
+        Refusal {
             code: self.code,
             message: self.detail.clone(),
             retry_after: self.retry_after,
             server_time: self.server_time,
             pointer: self.fields.first().map(|f| f.pointer.clone()),
-        };
-        Answer { ok: false, fields: serde_json::Map::new(), error: Some(error) }
+        }
     }
 
     #[must_use]

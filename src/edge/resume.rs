@@ -1,6 +1,6 @@
 //! Resume: what happened since a client's checkpoint, then live (rule P6).
 
-use super::command::socket::ok;
+use super::answer::Answer;
 use super::place::Named;
 use super::query::events::{Page, page, was_elsewhere};
 use super::refused::{Outcome, Refused};
@@ -11,7 +11,6 @@ use crate::store::{Conversations as _, InboxRow, Inboxes as _};
 use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
 use reedi_protocol::event::ServerEvent;
-use reedi_protocol::frame::Answer;
 use reedi_protocol::{Checkpoint, ConversationKey, ErrorCode, Position, Shard, limits};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -59,7 +58,7 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
     session.push_replayed(wire::encode(&end));
     session.release();
     edge.metrics.resume.observe(begun.elapsed().as_secs_f64());
-    Ok(ok(serde_json::Map::new()))
+    Ok(Answer::done())
 }
 
 /// Refuses places that the log has not come to: nothing could be told from there, and all be missed.

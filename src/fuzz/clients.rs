@@ -174,7 +174,7 @@ fn judged<T>(read: Outcome<T>) -> Option<T> {
     let problem = refused.problem();
     assert!(problem.status == 400 && !problem.detail.is_empty(), "{problem:?}");
     assert!(problem.errors.iter().all(|error| error.pointer.starts_with('/')), "{problem:?}");
-    assert!(serde_json::to_vec(&problem).is_ok() && serde_json::to_vec(&refused.answer()).is_ok());
+    assert!(serde_json::to_vec(&problem).is_ok() && serde_json::to_vec(&refused.refusal()).is_ok());
     None
 }
 

@@ -2,17 +2,17 @@
 
 use super::mark::Mark;
 use super::{conversation_id, delete_message, edit_message, mark, message_id, react, send_message};
+use crate::edge::answer::Answer;
 use crate::edge::authenticate::Identity;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::session::Session;
 use crate::edge::{Edge, fleeting, resume};
 use crate::runtime::trace_context::TraceContext;
 use reedi_protocol::command::{self, InConversation, OfMessage, name};
-use reedi_protocol::frame::{self, Answer};
+use reedi_protocol::frame;
 use reedi_protocol::{ErrorCode, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 use std::sync::Arc;
 use tracing::Instrument;
@@ -77,16 +77,6 @@ fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refused {
     refused
 }
 
-/// An `ok` with the fields of `value`.
-#[must_use]
-pub fn ok(value: impl Serialize) -> Answer {
-    let fields = match serde_json::to_value(value) {
-        Ok(Value::Object(fields)) => fields,
-        _ => Map::new(),
-    };
-    Answer { ok: true, fields, error: None }
-}
-
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SentAnswer {
@@ -136,7 +126,7 @@ pub async fn handle(
             if refused.code == ErrorCode::RateLimited {
                 session.unheeded(refused.retry_after.unwrap_or(1));
             }
-            refused.answer()
+            Answer::from(&refused)
         }
     }
 }
@@ -154,7 +144,7 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
             let conversation = in_conversation(data)?;
             let sent = send_message::run(edge, account, conversation, parse(data)?, None).await?;
             let message = sent.message;
-            Ok(ok(SentAnswer {
+            Ok(Answer::with(SentAnswer {
                 message_id: message.message_id,
                 conversation_id: message.conversation_id,
                 timestamp: message.timestamp,
@@ -164,21 +154,21 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
             }))
         }
         name::EDIT_MESSAGE => {
-            Ok(ok(edit_message::run(edge, account, of_message(data)?, parse(data)?).await?))
+            Ok(Answer::with(edit_message::run(edge, account, of_message(data)?, parse(data)?).await?))
         }
         name::DELETE_MESSAGE => {
             let command: command::DeleteMessage = parse(data)?;
             delete_message::run(edge, account, of_message(data)?, command.scope).await?;
-            Ok(ok(Map::new()))
+            Ok(Answer::done())
         }
         name::ADD_REACTION => {
             let command: command::React = parse(data)?;
-            Ok(ok(react::add(edge, account, of_message(data)?, &command.reaction).await?.reaction))
+            Ok(Answer::with(react::add(edge, account, of_message(data)?, &command.reaction).await?.reaction))
         }
         name::REMOVE_REACTION => {
             let command: command::React = parse(data)?;
             react::remove(edge, account, of_message(data)?, &command.reaction).await?;
-            Ok(ok(Map::new()))
+            Ok(Answer::done())
         }
         name::MARK_READ => marked(edge, session, data, Mark::Read).await,
         name::MARK_DELIVERED => marked(edge, session, data, Mark::Delivered).await,
@@ -198,22 +188,22 @@ async fn fleeting_command(edge: &Edge, session: &Session, event: &str, data: &st
         name::JOIN_CONVERSATION => {
             edge.admission.command(session.account, edge.clock.now()).await?;
             let participants = fleeting::join(edge, session, in_conversation(data)?).await?;
-            return Ok(ok(serde_json::json!({ "participants": participants })));
+            return Ok(Answer::with(serde_json::json!({ "participants": participants })));
         }
         name::LEAVE_CONVERSATION => {
             fleeting::leave(edge, session, in_conversation(data)?);
-            return Ok(ok(Map::new()));
+            return Ok(Answer::done());
         }
         _ => return Err(Refused::new(ErrorCode::UnknownEvent, "There is no such command.")),
     };
     edge.admission.command(session.account, edge.clock.now()).await?;
     fleeting::typing(edge, session, in_conversation(data)?, typing).await?;
-    Ok(ok(Map::new()))
+    Ok(Answer::done())
 }
 
 async fn marked(edge: &Edge, session: &Session, data: &str, mark: Mark) -> Outcome<Answer> {
     mark::run(edge, session.account, of_message(data)?, mark).await?;
-    Ok(ok(Map::new()))
+    Ok(Answer::done())
 }
 
 fn in_conversation(data: &str) -> Outcome<reedi_protocol::ConversationKey> {
@@ -231,5 +221,5 @@ async fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outco
         return Err(Refused::new(ErrorCode::InvalidToken, "The new token is of another account or device."));
     }
     session.renew(identity.expires_at);
-    Ok(ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at })))
+    Ok(Answer::with(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at })))
 }

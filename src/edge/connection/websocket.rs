@@ -5,6 +5,7 @@ use super::Present;
 use super::rfc6455::{Broken, Said, Violation, WebSocket};
 use crate::edge::Edge;
 use crate::edge::admission::WaitingSocket;
+use crate::edge::answer::Answer;
 use crate::edge::authenticate::Identity;
 use crate::edge::command::socket;
 use crate::edge::refused::Refused;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use reedi_protocol::command::{Authenticate, name};
 use reedi_protocol::event::ServerEvent;
-use reedi_protocol::frame::{self, Answer, CommandFrame};
+use reedi_protocol::frame::{self, CommandFrame};
 use reedi_protocol::{CloseCode, ErrorCode, limits};
 use std::future::Future;
 use std::pin::Pin;
@@ -121,8 +122,8 @@ where
     let present = Present::come(edge, identity).await.map_err(refused_close)?;
     if let Some(ack) = frame.ack {
         let answer =
-            socket::ok(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
-        let text = Bytes::from(frame::encode_answer(ack, &answer));
+            Answer::with(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
+        let text = Bytes::from(frame::encode_answer(ack, answer.text()));
         let gone = |_| close(CloseCode::GoingAway, "gone");
         socket.texts(std::iter::once(text)).await.map_err(gone)?;
     }
@@ -322,14 +323,10 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
 
 /// The frame that answers a command; without an `ack` number only a refusal is told, as an error.
 fn answer_frame(ack: Option<u64>, answer: &Answer) -> Option<OutFrame> {
-    let text = match (ack, &answer.error) {
-        (Some(ack), _) => frame::encode_answer(ack, answer),
+    let text = match (ack, answer.refusal()) {
+        (Some(ack), _) => frame::encode_answer(ack, answer.text()),
         (None, None) => return None,
-        (None, Some(error)) => frame::encode_event(&ServerEvent::Error {
-            code: error.code,
-            message: error.message.clone(),
-            retry_after: error.retry_after,
-        }),
+        (None, Some(refusal)) => frame::encode_event(&ServerEvent::from(refusal.clone())),
     };
     Some(OutFrame { text: Bytes::from(text), place: None })
 }

@@ -6,6 +6,7 @@ use super::enter::{Entered, Whole};
 use super::front::Ending;
 use super::goodbye::{Goodbye, comes_back};
 use super::inbox::{Asked, Asking, Inbox};
+use crate::edge::answer::Answer;
 use crate::edge::command::socket;
 use crate::edge::connection::Present;
 use crate::edge::refused::Refused;
@@ -14,9 +15,8 @@ use crate::edge::wire::encode;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use reedi_protocol::event::ServerEvent;
-use reedi_protocol::frame::Answer;
 use reedi_protocol::{CloseCode, ErrorCode};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::extract::AckSender;
@@ -134,10 +134,10 @@ fn begin(present: &Present, asking: Asking) -> Command {
             Asked::Command { event, data } => socket::handle(&edge, &session, &event, data.get(), None).await,
             Asked::Refused(refused) => {
                 edge.metrics.refused(refused.code);
-                refused.answer()
+                Answer::from(&refused)
             }
             // Never put into the inbox: it ends the session.
-            Asked::TooLarge => Refused::from(ErrorCode::TooLarge).answer(),
+            Asked::TooLarge => Answer::from(&Refused::from(ErrorCode::TooLarge)),
         };
         (asking.ack, answer)
     })
@@ -206,14 +206,10 @@ impl Pen {
     /// Answers a command; where nobody waits for it only a refusal is told, as an error.
     async fn reply(&self, (ack, answer): Reply) -> Result<(), End> {
         let within = Instant::now() + WRITE_WITHIN;
-        match (ack, answer.error) {
-            (Some(_), error) => {
-                let answer = raw(&Answer { error, ..answer });
-                self.insist(within, || self.sender(ack).send(&*answer)).await
-            }
-            (None, Some(error)) => {
-                let (code, message, retry_after) = (error.code, error.message, error.retry_after);
-                let event = encode(&ServerEvent::Error { code, message, retry_after });
+        match (ack, answer.refusal()) {
+            (Some(_), _) => self.insist(within, || self.sender(ack).send(answer.text())).await,
+            (None, Some(refusal)) => {
+                let event = encode(&ServerEvent::from(refusal.clone()));
                 self.events(std::iter::once(&event.text[..])).await
             }
             (None, None) => Ok(()),
@@ -254,8 +250,4 @@ impl Pen {
             }
         }
     }
-}
-
-fn raw(answer: &impl Serialize) -> Box<RawValue> {
-    to_raw_value(answer).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
