@@ -17,7 +17,8 @@ const REACTIONS: [&str; 3] = ["👍", "❤️", "🎉"];
 const SEND_IDS: [&str; 3] = ["one", "two", "two\0"];
 /// Messages of a run: few, so that changes meet.
 const MESSAGES: u64 = 6;
-const ACCOUNTS: usize = 3;
+/// Who acts in a run.
+pub const ACCOUNTS: usize = 3;
 
 /// How a run may order its writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,7 +113,9 @@ pub async fn replay_converges<S: StorePort>(store: &S, steps: &[Step], seed: u64
     }
 }
 
-fn writes_of(
+/// What `steps` come to, in the log's order: the first is at position 1, and each one further.
+#[must_use]
+pub fn writes_of(
     steps: &[Step],
     conversation: ConversationKey,
     accounts: &[AccountId],

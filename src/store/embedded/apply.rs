@@ -1,34 +1,63 @@
 //! What each write does to the values. Every one of them is a join: commutative, associative and
 //! idempotent, so that replays converge (rule P8).
 
-use super::keys;
-use super::transaction::Transaction;
+use super::transaction::{Standing, Transaction};
 use super::value::{
     ABOVE_EVERY_POSITION, ContentCell, EventValue, HeadValue, Held, HiddenValue, InboxValue, Joined, Mark,
     MessageValue, ReactionValue, ReceiptValue, SentValue, StateValue,
 };
+use super::{claims, keys};
 use crate::domain::record::{Record, Sealed};
 use crate::domain::retention::{EVENTS_TTL_S, SENDS_TTL_S};
 use crate::domain::write::{MessageRow, Write};
 use crate::store::StoreResult;
-use reedi_protocol::{AccountId, ConversationKey, Position, Timestamp};
+use reedi_protocol::{AccountId, ConversationKey, Position, Shard, Timestamp};
+use std::collections::HashMap;
 
 /// For how long the mark of a removed reaction, or a change without its message, is kept so that a
 /// late repeat of an earlier write cannot undo it, in milliseconds. Ten days: CQL's default
 /// `gc_grace_seconds`, and ten times what the log keeps of what has been stored.
 pub const TOMBSTONE_KEPT_MS: u64 = 10 * 24 * 3_600 * 1_000;
 
+/// What a batch of the log came to, and how far the log is stored with it.
+pub fn persist(
+    tx: &mut Transaction<'_>,
+    writes: Vec<Write>,
+    watermarks: Vec<(Shard, Position)>,
+) -> StoreResult<()> {
+    let mut stored = HashMap::with_capacity(watermarks.len());
+    for (shard, _) in &watermarks {
+        stored.insert(*shard, claims::watermark(tx, *shard)?);
+    }
+    for write in writes {
+        match write {
+            // Of what lies beyond a watermark nothing stands, changes included: it would have come with its watermark.
+            Write::Message { conversation, row, content }
+                if stored.get(&conversation.shard()).is_some_and(|stored| row.position > *stored) =>
+            {
+                message(tx, conversation, row, content, Standing::NothingYet)?;
+            }
+            write => apply(tx, write)?,
+        }
+    }
+    watermarks.into_iter().try_for_each(|(shard, to)| claims::advance(tx, shard, to))
+}
+
 pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
     match write {
-        Write::Message { conversation, row, content } => message(tx, conversation, row, content),
+        Write::Message { conversation, row, content } => {
+            message(tx, conversation, row, content, Standing::Unknown)
+        }
         Write::EditContent { conversation, target, at, content, edited_at, expires_at } => {
             let alive = expires_at.is_none_or(|end| end > tx.now());
             let (content, edited_at) = (alive.then_some(content), alive.then_some(edited_at));
             let cell = ContentCell { timestamp: at.as_u64(), content, edited_at };
-            change_message(tx, conversation, target, |message| message.content.take_later(cell))
+            change_message(tx, conversation, target, Standing::Unknown, |message| {
+                message.content.take_later(cell);
+            })
         }
         Write::DeleteContent { conversation, target, deleted_at, deleted_by } => {
-            change_message(tx, conversation, target, |message| {
+            change_message(tx, conversation, target, Standing::Unknown, |message| {
                 let nothing = ContentCell { timestamp: ABOVE_EVERY_POSITION, ..ContentCell::default() };
                 message.content.take_later(nothing);
                 let this = (deleted_at, deleted_by);
@@ -90,6 +119,7 @@ fn message(
     conversation: ConversationKey,
     row: MessageRow,
     content: Option<Sealed>,
+    standing: Standing,
 ) -> StoreResult<()> {
     let position = row.position;
     if row.expires_at.is_some_and(|end| end <= tx.now()) {
@@ -97,7 +127,7 @@ fn message(
         return Ok(());
     }
     let cell = ContentCell { timestamp: position.as_u64(), content, edited_at: None };
-    change_message(tx, conversation, position, |message| {
+    change_message(tx, conversation, position, standing, |message| {
         message.row.get_or_insert(row);
         message.content.take_later(cell);
     })
@@ -108,10 +138,11 @@ fn change_message(
     tx: &mut Transaction<'_>,
     conversation: ConversationKey,
     position: Position,
+    standing: Standing,
     change: impl FnOnce(&mut MessageValue),
 ) -> StoreResult<()> {
     let alone_until = tx.now().plus_millis(TOMBSTONE_KEPT_MS);
-    tx.update(keys::message(conversation, position), |old| {
+    tx.update_from(standing, keys::message(conversation, position), |old| {
         let mut value = old.map(|old: &Held<MessageValue>| old.value.clone()).unwrap_or_default();
         change(&mut value);
         let expires_at = match (&value.row, old) {

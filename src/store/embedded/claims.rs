@@ -99,6 +99,12 @@ impl Watermarks for EmbeddedStore {
     }
 }
 
+/// How far a shard has been stored.
+pub fn watermark(tx: &Transaction<'_>, shard: Shard) -> StoreResult<Position> {
+    let held: Option<Held<WatermarkValue>> = tx.get(&keys::watermark(shard))?;
+    Ok(held.map_or(Position::START, |held| held.value.0))
+}
+
 /// Moves a watermark forward.
 pub fn advance(tx: &mut Transaction<'_>, shard: Shard, to: Position) -> StoreResult<()> {
     tx.update(keys::watermark(shard), |old: Option<&Held<WatermarkValue>>| {

@@ -2,6 +2,7 @@
 //! thread of its own does it, so that the runtime never waits for a disk; in memory the caller does.
 
 use super::clock::Clock;
+use super::ends::Ends;
 use super::engine::{Changes, Engine};
 use super::purge::Purge;
 use super::transaction::Transaction;
@@ -68,15 +69,20 @@ impl Committer {
     /// Runs `first` and what `next` has, as one group.
     fn group(&mut self, first: Box<dyn Job>, mut next: impl FnMut() -> Option<Box<dyn Job>>) {
         let now = self.clock.now();
-        let mut changes = Changes::new();
+        let (mut changes, mut ends) = (Changes::new(), Ends::default());
         let mut ran: Vec<Box<dyn Job>> = Vec::new();
         let mut job = Some(first);
         while let Some(mut this) = job {
             let mut tx = Transaction::new(&*self.engine, &changes, now);
             match this.run(&mut tx) {
                 Ok(()) => {
-                    let own = tx.into_changes();
-                    changes.extend(own);
+                    let (own, own_ends) = tx.into_changes();
+                    if changes.is_empty() {
+                        changes = own;
+                    } else {
+                        changes.extend(own);
+                    }
+                    ends.append(own_ends);
                     ran.push(this);
                 }
                 Err(error) => this.end(Err(error)),
@@ -88,7 +94,8 @@ impl Committer {
             // Readers skip what has ended all the same.
             tracing::error!(%error, "what has expired could not be removed");
         }
-        let outcome = self.engine.commit(changes);
+        let noted = ends.note(&*self.engine, &mut changes);
+        let outcome = noted.and_then(|()| self.engine.commit(changes));
         for job in ran {
             job.end(outcome.clone());
         }

@@ -28,7 +28,7 @@ enum Table {
     Block = 16,
     Account = 17,
     Username = 18,
-    /// When what ends: (time, key).
+    /// When what ends: (time, key), or (time) with a list of keys as its value.
     Expiry = 19,
 }
 
@@ -82,6 +82,12 @@ impl Key {
         &self.0
     }
 
+    /// One that was found in the engine.
+    #[must_use]
+    pub fn found(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+
     /// Whether what stands here is read and written again with nearly every event of its conversation.
     #[must_use]
     pub fn is_hot(&self) -> bool {
@@ -127,6 +133,13 @@ impl Key {
 #[must_use]
 pub fn of_the_log() -> Span {
     Span { from: Key::of(Table::Message), to: Key::of(Table::Mute) }
+}
+
+/// A watermark or a note of an end: what the log's events do not come to.
+#[cfg(test)]
+#[must_use]
+pub fn is_of_the_store_alone(key: &[u8]) -> bool {
+    key.first().is_some_and(|table| [Table::Watermark as u8, Table::Expiry as u8].contains(table))
 }
 
 #[must_use]
@@ -286,6 +299,33 @@ pub fn expiry(at: Timestamp, key: &Key) -> Key {
     Key::of(Table::Expiry).number(at.as_millis()).rest(key.as_bytes())
 }
 
+/// The note of all that ends at `at`, as a list.
+#[must_use]
+pub fn expiries_at(at: Timestamp) -> Key {
+    Key::of(Table::Expiry).number(at.as_millis())
+}
+
+/// Adds `keys` to a list, each after its length. All tables' keys are far below what two bytes can say.
+pub fn append_list(list: &mut Vec<u8>, keys: &[Key]) {
+    for key in keys {
+        list.extend_from_slice(&(key.0.len() as u16).to_be_bytes());
+        list.extend_from_slice(&key.0);
+    }
+}
+
+/// The keys of a list.
+pub fn parts_of_list(list: &[u8]) -> StoreResult<Vec<Key>> {
+    let mut keys = Vec::new();
+    let mut parts = Parts(list);
+    while !parts.0.is_empty() {
+        let length = usize::from(u16::from_be_bytes(parts.bytes()?));
+        let (key, rest) = parts.0.split_at_checked(length).ok_or_else(malformed)?;
+        keys.push(Key::found(key));
+        parts.0 = rest;
+    }
+    Ok(keys)
+}
+
 /// The notes of what ends from `from` on, up to and with `until`.
 #[must_use]
 pub fn expiries(from: Timestamp, until: Timestamp) -> Span {
@@ -378,11 +418,11 @@ pub fn account_of_block(key: &[u8]) -> StoreResult<AccountId> {
     parts.account()
 }
 
-/// When and what a note of an end is about.
-pub fn parts_of_expiry(key: &[u8]) -> StoreResult<(Timestamp, Key)> {
+/// When and what a note of an end is about; `None` where its value is the list of that.
+pub fn parts_of_expiry(key: &[u8]) -> StoreResult<(Timestamp, Option<Key>)> {
     let mut parts = Parts::of(key)?;
     let at = Timestamp::from_millis(parts.number()?);
-    Ok((at, Key(parts.0.to_vec())))
+    Ok((at, (!parts.0.is_empty()).then(|| Key::found(parts.0))))
 }
 
 #[cfg(test)]
@@ -420,7 +460,14 @@ mod tests {
             prop_assert_eq!(target_of_hidden(hidden.as_bytes()), Ok(position(at)));
             prop_assert_eq!(conversation_of_inbox(inbox_row(account, key).as_bytes()), Ok(key));
             let at = Timestamp::from_millis(ms);
-            prop_assert_eq!(parts_of_expiry(expiry(at, &hidden).as_bytes()), Ok((at, hidden)));
+            prop_assert_eq!(parts_of_expiry(expiry(at, &hidden).as_bytes()), Ok((at, Some(hidden.clone()))));
+            prop_assert_eq!(parts_of_expiry(expiries_at(at).as_bytes()), Ok((at, None)));
+            let mut list = Vec::new();
+            append_list(&mut list, std::slice::from_ref(&hidden));
+            append_list(&mut list, &[reaction.clone(), hidden.clone()]);
+            prop_assert_eq!(parts_of_list(&list), Ok(vec![hidden.clone(), reaction, hidden]));
+            list.pop();
+            prop_assert!(parts_of_list(&list).is_err());
         }
 
         #[test]
@@ -440,6 +487,7 @@ mod tests {
         fn any_bytes_are_a_key_or_refused(bytes: Vec<u8>) {
             let _ = parts_of_reaction(&bytes);
             let _ = parts_of_expiry(&bytes);
+            let _ = parts_of_list(&bytes);
             let _ = epoch_of(&bytes);
             let _ = shard_of_watermark(&bytes);
         }

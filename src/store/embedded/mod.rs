@@ -10,6 +10,7 @@ mod claims;
 pub mod clock;
 mod commit;
 mod disk;
+mod ends;
 mod engine;
 mod keys;
 mod purge;
@@ -98,11 +99,7 @@ impl EmbeddedStore {
     /// # Errors
     /// Neither stands.
     pub async fn persist(&self, writes: Vec<Write>, watermarks: Vec<(Shard, Position)>) -> StoreResult<()> {
-        self.change(move |tx| {
-            writes.into_iter().try_for_each(|write| apply::apply(tx, write))?;
-            watermarks.into_iter().try_for_each(|(shard, to)| claims::advance(tx, shard, to))
-        })
-        .await
+        self.change(move |tx| apply::persist(tx, writes, watermarks)).await
     }
 
     async fn change<T, W>(&self, work: W) -> StoreResult<T>

@@ -1,6 +1,7 @@
 //! Removing what has ended: a little with commits that are made anyway, found by the notes that stand
 //! in the order of time. Nobody waits for it to be complete, for readers skip what has ended.
 
+use super::ends::Note;
 use super::engine::{Changes, Engine};
 use super::keys;
 use super::value;
@@ -12,8 +13,8 @@ use std::ops::ControlFlow;
 /// costs some ten microseconds, too much for every commit.
 pub const PURGE_EVERY_MS: u64 = 1_000;
 
-/// Notes followed at a time, besides one for each key that was written since the last time, so that it
-/// keeps up however much is written.
+/// Keys looked at in one go, besides one for each that was written since the last time, so that it keeps up
+/// however much is written.
 pub const PURGE_LEAST: usize = 256;
 
 #[derive(Default)]
@@ -37,22 +38,28 @@ impl Purge {
         }
         self.next = now.plus_millis(PURGE_EVERY_MS);
         let most = PURGE_LEAST + std::mem::take(&mut self.written);
-        let mut due = Vec::new();
-        engine.scan(&keys::expiries(self.done_until, now), Order::OldestFirst, &mut |note, _| {
-            due.push(keys::parts_of_expiry(note)?);
-            Ok(if due.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        let (mut due, mut count) = (Vec::new(), 0);
+        engine.scan(&keys::expiries(self.done_until, now), Order::OldestFirst, &mut |key, value| {
+            let note = Note::read(key, value)?;
+            count += note.ending.len();
+            due.push(note);
+            Ok(if count < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
-        self.done_until = due.last().filter(|_| due.len() == most).map_or(now, |(at, _)| *at);
-        for (at, key) in due {
-            let note = keys::expiry(at, &key);
-            // What this commit writes lives, or stands under a later note.
-            if !changes.contains_key(&key)
-                && let Some(bytes) = engine.get(&key)?
-                && value::expires_at(&bytes)?.is_some_and(|end| end <= now)
-            {
-                changes.insert(key, None);
+        self.done_until = due.last().filter(|_| count >= most).map_or(now, |note| note.at);
+        let mut left = most;
+        for mut note in due {
+            let rest = note.ending.split_off(left.min(note.ending.len()));
+            left -= note.ending.len();
+            for key in std::mem::take(&mut note.ending) {
+                // What this commit writes lives, or stands under a later note.
+                if !changes.contains_key(&key)
+                    && let Some(bytes) = engine.get(&key)?
+                    && value::expires_at(&bytes)?.is_some_and(|end| end <= now)
+                {
+                    changes.insert(key, None);
+                }
             }
-            changes.insert(note, None);
+            note.cut(&rest, changes);
         }
         Ok(())
     }

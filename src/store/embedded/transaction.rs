@@ -1,8 +1,9 @@
 //! Reading and changing values: a reader of what is committed, and a transaction that collects changes
 //! on top of it.
 
+use super::ends::Ends;
 use super::engine::{Changes, Engine};
-use super::keys::{self, Key, Span};
+use super::keys::{Key, Span};
 use super::value::{self, Held, Stored};
 use crate::store::{Order, StoreResult};
 use reedi_protocol::Timestamp;
@@ -42,17 +43,26 @@ impl Reader<'_> {
     }
 }
 
+/// What is known of what is committed under a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Unknown,
+    /// Nothing, so that nobody need look.
+    NothingYet,
+}
+
 /// The changes of one job, on top of those of the jobs before it that will be committed with it.
 pub struct Transaction<'g> {
     engine: &'g dyn Engine,
     earlier: &'g Changes,
     own: Changes,
+    ends: Ends,
     now: Timestamp,
 }
 
 impl<'g> Transaction<'g> {
     pub fn new(engine: &'g dyn Engine, earlier: &'g Changes, now: Timestamp) -> Self {
-        Self { engine, earlier, own: Changes::new(), now }
+        Self { engine, earlier, own: Changes::new(), ends: Ends::default(), now }
     }
 
     #[must_use]
@@ -60,15 +70,21 @@ impl<'g> Transaction<'g> {
         self.now
     }
 
+    /// What it changed, and what of that ends.
     #[must_use]
-    pub fn into_changes(self) -> Changes {
-        self.own
+    pub fn into_changes(self) -> (Changes, Ends) {
+        (self.own, self.ends)
     }
 
     pub fn get<T: Stored>(&self, key: &Key) -> StoreResult<Option<Held<T>>> {
+        self.get_from(Standing::Unknown, key)
+    }
+
+    fn get_from<T: Stored>(&self, standing: Standing, key: &Key) -> StoreResult<Option<Held<T>>> {
         match self.own.get(key).or_else(|| self.earlier.get(key)) {
             Some(Some(bytes)) => value::decode(bytes, self.now),
             Some(None) => Ok(None),
+            None if standing == Standing::NothingYet => Ok(None),
             None => match self.engine.get(key)? {
                 Some(bytes) => value::decode(&bytes, self.now),
                 None => Ok(None),
@@ -76,11 +92,11 @@ impl<'g> Transaction<'g> {
         }
     }
 
-    /// Puts a value and a note of its end.
+    /// Puts a value, and notes its end.
     pub fn put<T: Stored>(&mut self, key: Key, held: &Held<T>) -> StoreResult<()> {
         let bytes = value::encode(held)?;
         if let Some(at) = held.expires_at {
-            self.own.insert(keys::expiry(at, &key), Some(Vec::new()));
+            self.ends.add(at, key.clone());
         }
         self.own.insert(key, Some(bytes));
         Ok(())
@@ -96,7 +112,17 @@ impl<'g> Transaction<'g> {
         key: Key,
         change: impl FnOnce(Option<&Held<T>>) -> Held<T>,
     ) -> StoreResult<()> {
-        let old = self.get::<T>(&key)?;
+        self.update_from(Standing::Unknown, key, change)
+    }
+
+    /// As [`Self::update`], where it is known what is committed.
+    pub fn update_from<T: Stored>(
+        &mut self,
+        standing: Standing,
+        key: Key,
+        change: impl FnOnce(Option<&Held<T>>) -> Held<T>,
+    ) -> StoreResult<()> {
+        let old = self.get_from::<T>(standing, &key)?;
         let new = change(old.as_ref());
         let same = old.is_some_and(|old| old.value == new.value && old.expires_at == new.expires_at);
         if same { Ok(()) } else { self.put(key, &new) }

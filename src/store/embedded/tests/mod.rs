@@ -3,6 +3,7 @@
 mod expiry;
 mod fixture;
 mod groups;
+mod persist;
 
 use super::EmbeddedStore;
 use super::clock::Clock;
