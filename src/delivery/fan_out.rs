@@ -43,7 +43,7 @@ pub fn link_event(raw: &RawRecord, previous: Option<Position>, recipients: Vec<A
         previous,
         recipients,
         payload: raw.payload.clone(),
-        traceparent: raw.traceparent.clone(),
+        traceparent: raw.traceparent,
     }
 }
 
@@ -52,7 +52,7 @@ impl FanOut {
     pub fn add(&mut self, routes: &Routes, raw: &RawRecord, entry: &Entry, recipients: &[AccountId]) {
         let previous = self.previous_of(entry);
         tracing::debug!(
-            trace_id = trace_id_of(raw.traceparent.as_deref()),
+            trace_id = trace_id_of(raw.traceparent),
             position = raw.position.as_u64(),
             recipients = recipients.len(),
             "an event goes out to edges"

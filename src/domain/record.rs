@@ -184,7 +184,8 @@ pub enum NotAnEvent {
 impl Record {
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(256);
+        // What most records fit in: a message of some hundred letters. Bytes that grow are copied each time.
+        let mut bytes = Vec::with_capacity(512);
         bytes.push(VERSION);
         // Serializing to memory fails only for types that postcard cannot hold; these have fixtures.
         match postcard::to_extend(self, bytes) {

@@ -119,7 +119,7 @@ fn tell(edge: &Edge, event: &LinkEvent) {
     };
     let record = &entry.record;
     tracing::debug!(
-        trace_id = trace_id_of(event.traceparent.as_deref()),
+        trace_id = trace_id_of(event.traceparent),
         position = entry.position.as_u64(),
         recipients = event.recipients.len(),
         "an event is told"

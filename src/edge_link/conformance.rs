@@ -67,7 +67,7 @@ fn large(worker: WorkerId, events: u64) -> ToEdge {
         previous: (number > 0).then(|| position(number)),
         recipients: vec![account(), account()],
         payload: vec![number as u8; 16 * 1024].into(),
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().ok(),
     };
     let coverage = vec![Coverage {
         shard: Shard(3),

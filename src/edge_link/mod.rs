@@ -7,6 +7,7 @@ pub mod nats;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
+use crate::runtime::trace_context::TraceContext;
 use bytes::Bytes;
 use reedi_protocol::event::PresenceStatus;
 use reedi_protocol::{AccountId, ConversationKey, DeviceId, Position, Shard, Timestamp};
@@ -57,7 +58,7 @@ pub struct LinkEvent {
     pub recipients: Vec<AccountId>,
     /// The record as it stands in the log.
     pub payload: Bytes,
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceContext>,
 }
 
 /// A device that connected, and when by the log's clock: the later connection stays.

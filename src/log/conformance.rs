@@ -293,7 +293,8 @@ pub async fn gives_back_what_it_took<L: LogPort>(log: &L) {
     let slice = slice_of(log, conversation.shard());
     let after = last(log, slice).await;
     let large: Vec<u8> = (0..100 * 1024_u32).map(|n| (n % 251) as u8).collect();
-    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned();
+    let traceparent =
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().expect("a traceparent");
     let appends = [
         Append { traceparent: Some(traceparent), ..event(conversation, large) },
         event(conversation, "without a trace"),

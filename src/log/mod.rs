@@ -10,6 +10,7 @@ pub mod simulated;
 pub mod tick;
 
 use crate::domain::send_key::DuplicateKey;
+use crate::runtime::trace_context::TraceContext;
 use bytes::Bytes;
 use reedi_protocol::{ConversationKey, Epoch, Position, Shard, Timestamp};
 use std::future::Future;
@@ -87,8 +88,8 @@ pub struct Append {
     /// Where the log has taken this key within [`DUPLICATE_WINDOW_MS`], it answers with the first.
     pub duplicate_key: Option<DuplicateKey>,
     pub payload: Bytes,
-    /// W3C `traceparent` of the request that it came from.
-    pub traceparent: Option<String>,
+    /// The trace of the request that it came from.
+    pub traceparent: Option<TraceContext>,
 }
 
 /// The log has it, on a quorum of disks.
@@ -141,7 +142,7 @@ pub struct RawRecord {
     pub conversation: ConversationKey,
     pub is_control: bool,
     pub payload: Bytes,
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceContext>,
 }
 
 /// A part of the log with a sequence of its own, holding a fixed range of the shards.

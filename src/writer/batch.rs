@@ -36,7 +36,7 @@ pub fn decode(records: Vec<RawRecord>, metrics: &Metrics) -> Batch {
         match Entry::decode(raw.position, raw.log_time, &raw.payload) {
             Ok(entry) => {
                 batch.entries.push(entry);
-                if traced && let Some(Ok(trace)) = raw.traceparent.map(|text| text.parse()) {
+                if traced && let Some(trace) = raw.traceparent {
                     batch.traces.push((raw.position, trace));
                 }
             }

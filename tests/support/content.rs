@@ -38,7 +38,7 @@ pub async fn records_with(log: &Log, text: &str) -> (usize, usize) {
             for record in reader.next(1_000).await.expect("it reads on") {
                 at = record.position;
                 all += 1;
-                let traced = record.traceparent.is_some_and(|trace| trace.contains(text));
+                let traced = record.traceparent.is_some_and(|trace| trace.to_string().contains(text));
                 found += usize::from(holds(&record.payload, text) || traced);
             }
         }

@@ -220,7 +220,7 @@ impl Appender {
     async fn publish(&self, mut append: Append) -> Result<Appended, AppendError> {
         let stamped = Instant::now();
         let (trace, conversation) = (TraceContext::current(), append.conversation);
-        append.traceparent = Some(trace.to_string());
+        append.traceparent = Some(trace);
         let late = || AppendError::OutcomeUnknown("the log did not answer within 5 s".into());
         let appended = match tokio::time::timeout(ANSWER_WITHIN, self.log.append(append)).await {
             Ok(appended) => appended?,

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn record(sequence: u64) -> StoredRecord {
-        let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned());
+        let traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse().unwrap());
         StoredRecord { traceparent, payload: vec![b'x'; 200].into(), ..segment::tests::record(sequence) }
     }
 

@@ -3,6 +3,7 @@
 
 use super::sequencer::StoredRecord;
 use super::{OpenError, erasure, io_error};
+use crate::runtime::trace_context::TraceContext;
 use bytes::Bytes;
 use reedi_protocol::{ConversationKey, Position, Timestamp};
 use std::fs::{File, OpenOptions};
@@ -262,10 +263,13 @@ fn encode(record: &StoredRecord, out: &mut Vec<u8>) {
     if let Some(key) = record.duplicate_key {
         out.extend_from_slice(&key.0);
     }
-    let trace = record.traceparent.as_deref().unwrap_or("");
-    let trace = &trace.as_bytes()[..trace.len().min(255)];
-    out.push(trace.len() as u8);
-    out.extend_from_slice(trace);
+    match record.traceparent.map(|trace| trace.text()) {
+        Some(trace) => {
+            out.push(trace.len() as u8);
+            out.extend_from_slice(&trace);
+        }
+        None => out.push(0),
+    }
     out.extend_from_slice(&record.payload);
     let head = frame_head(&out[start + HEAD..]);
     out[start..start + HEAD].copy_from_slice(&head);
@@ -288,8 +292,7 @@ pub(super) fn decode(body: &[u8]) -> Option<StoredRecord> {
         _ => Some(crate::domain::send_key::DuplicateKey(take(16)?.try_into().ok()?)),
     };
     let trace = usize::from(take(1)?[0]);
-    let trace = std::str::from_utf8(take(trace)?).ok()?;
-    let traceparent = (!trace.is_empty()).then(|| trace.to_owned());
+    let traceparent = TraceContext::from_bytes(take(trace)?);
     let payload = if flags & FLAG_ERASED != 0 { Bytes::new() } else { Bytes::copy_from_slice(rest) };
     let is_control = flags & FLAG_CONTROL != 0;
     Some(StoredRecord { position, log_time, conversation, is_control, duplicate_key, traceparent, payload })

@@ -3,6 +3,7 @@
 
 use crate::domain::send_key::DuplicateKey;
 use crate::log::{Append, AppendError, DUPLICATE_WINDOW_MS, Lane, RawRecord};
+use crate::runtime::trace_context::TraceContext;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reedi_protocol::{ConversationKey, Position, Timestamp};
@@ -43,7 +44,7 @@ pub(super) struct StoredRecord {
     pub conversation: ConversationKey,
     pub is_control: bool,
     pub duplicate_key: Option<DuplicateKey>,
-    pub traceparent: Option<String>,
+    pub traceparent: Option<TraceContext>,
     pub payload: Bytes,
 }
 
@@ -55,7 +56,7 @@ impl StoredRecord {
             conversation: self.conversation,
             is_control: self.is_control,
             payload: self.payload.clone(),
-            traceparent: self.traceparent.clone(),
+            traceparent: self.traceparent,
         }
     }
 }

@@ -79,11 +79,8 @@ impl Shared {
         if let Some(key) = append.duplicate_key {
             headers.insert(NATS_MESSAGE_ID, key.to_string());
         }
-        if let Some(traceparent) = &append.traceparent {
-            let value: async_nats::HeaderValue = traceparent.parse().map_err(|_| {
-                AppendError::Unavailable("a traceparent with a line break cannot be sent".to_owned())
-            })?;
-            headers.insert(TRACEPARENT, value);
+        if let Some(traceparent) = append.traceparent {
+            headers.insert(TRACEPARENT, traceparent.to_string());
         }
         if let Lane::Control { expected } = append.lane {
             let sequence = expected_sequence(self.epoch, expected)?;

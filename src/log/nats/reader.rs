@@ -171,7 +171,7 @@ impl NatsReader {
             log_time: Timestamp::from_millis(delivered.log_time_ns / 1_000_000),
             conversation,
             is_control,
-            traceparent: traceparent.map(|value| value.as_str().to_owned()),
+            traceparent: traceparent.and_then(|value| value.as_str().parse().ok()),
             payload: message.payload,
         }))
     }

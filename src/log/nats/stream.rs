@@ -244,7 +244,7 @@ impl Shared {
             log_time: stored.time,
             conversation,
             is_control,
-            traceparent: stored.headers.get(TRACEPARENT).map(str::to_owned),
+            traceparent: stored.headers.get(TRACEPARENT).and_then(|text| text.parse().ok()),
             payload: stored.payload,
         }))
     }

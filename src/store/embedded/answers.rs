@@ -85,7 +85,11 @@ impl Messages for EmbeddedStore {
         sender: AccountId,
         id: &ClientMessageId,
     ) -> StoreResult<Option<StoredSend>> {
-        let value: Option<SentValue> = self.reader().get(&keys::sent(conversation, sender, id))?;
+        let reader = self.reader();
+        let value: Option<SentValue> = match reader.get(&keys::sent(conversation, sender, id))? {
+            None => reader.get(&keys::sent_by_conversation(conversation, sender, id))?,
+            known => known,
+        };
         Ok(value.map(|SentValue { position, digest }| StoredSend { position, digest }))
     }
 

@@ -1,6 +1,6 @@
 //! Every key of the embedded store, made and taken apart here alone. A key is its table's number and
-//! then its parts, numbers in big-endian, so that the order of keys is the order of what they name. A
-//! part of no fixed length comes last, so that no two keys can be mistaken for each other.
+//! then its parts, numbers in big-endian, so that the order of keys is the order of what they name. At
+//! most one part has no fixed length, so that no two keys can be mistaken for each other.
 
 use crate::store::{Range, StoreError, StoreResult};
 use reedi_protocol::text::{ClientMessageId, Reaction, Username};
@@ -14,7 +14,8 @@ enum Table {
     Event = 2,
     Reaction = 3,
     Hidden = 4,
-    Sent = 5,
+    /// Only read: see [`sent_by_conversation`].
+    SentByConversation = 5,
     Receipt = 6,
     State = 7,
     Head = 8,
@@ -30,6 +31,7 @@ enum Table {
     Username = 18,
     /// When what ends: (time, key), or (time) with a list of keys as its value.
     Expiry = 19,
+    Sent = 20,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,8 +133,8 @@ impl Key {
 /// Every table that the log's events come to.
 #[cfg(feature = "simulation")]
 #[must_use]
-pub fn of_the_log() -> Span {
-    Span { from: Key::of(Table::Message), to: Key::of(Table::Mute) }
+pub fn of_the_log() -> [Span; 2] {
+    [Span { from: Key::of(Table::Message), to: Key::of(Table::Mute) }, Key::of(Table::Sent).prefix()]
 }
 
 /// A watermark or a note of an end: what the log's events do not come to.
@@ -191,9 +193,17 @@ pub fn all_hidden(conversation: ConversationKey, account: AccountId, range: Rang
     Key::of(Table::Hidden).conversation(conversation).account(account).within(range)
 }
 
+/// By the id first, which mostly is a UUIDv7 and so of its time: what is written now stands together, and the tree finds
+/// its place by what it touched just before.
 #[must_use]
 pub fn sent(conversation: ConversationKey, sender: AccountId, id: &ClientMessageId) -> Key {
-    Key::of(Table::Sent).conversation(conversation).account(sender).rest(id.as_str().as_bytes())
+    Key::of(Table::Sent).rest(id.as_str().as_bytes()).conversation(conversation).account(sender)
+}
+
+/// Where stores from before [`sent`] have it. What stands there ends within [`crate::domain::retention::SENDS_TTL_S`].
+#[must_use]
+pub fn sent_by_conversation(conversation: ConversationKey, sender: AccountId, id: &ClientMessageId) -> Key {
+    Key::of(Table::SentByConversation).conversation(conversation).account(sender).rest(id.as_str().as_bytes())
 }
 
 #[must_use]
@@ -426,70 +436,4 @@ pub fn parts_of_expiry(key: &[u8]) -> StoreResult<(Timestamp, Option<Key>)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn position(raw: u64) -> Position {
-        Position::new(Epoch::FIRST, raw).unwrap()
-    }
-
-    proptest! {
-        #[test]
-        fn keys_sort_as_positions_do(conversation: u64, a in 1u64..1 << 44, b in 1u64..1 << 44) {
-            let conversation = ConversationKey::from_u64(conversation);
-            let (p, q) = (position(a), position(b));
-            prop_assert_eq!(p.cmp(&q), message(conversation, p).cmp(&message(conversation, q)));
-            let span = messages(conversation, Range { after: p, before: q });
-            for at in [a - 1, a, a + 1, b - 1, b, b + 1].into_iter().filter(|n| (1..1 << 44).contains(n)) {
-                let within = Range { after: p, before: q }.contains(position(at));
-                let key = message(conversation, position(at));
-                prop_assert_eq!(span.from <= key && key < span.to, within);
-            }
-        }
-
-        #[test]
-        fn parts_come_back(conversation: u64, at in 1u64..1 << 44, account: u128, ms in 0u64..1 << 45) {
-            let key = ConversationKey::from_u64(conversation);
-            let account = AccountId::new(uuid::Uuid::from_u128(account));
-            let emoji = Reaction::parse("👍").unwrap();
-            let reaction = reaction(key, position(at), account, &emoji);
-            let parts = (position(at), account, "👍".to_owned());
-            prop_assert_eq!(parts_of_reaction(reaction.as_bytes()), Ok(parts));
-            let hidden = hidden(key, account, position(at));
-            prop_assert_eq!(target_of_hidden(hidden.as_bytes()), Ok(position(at)));
-            prop_assert_eq!(conversation_of_inbox(inbox_row(account, key).as_bytes()), Ok(key));
-            let at = Timestamp::from_millis(ms);
-            prop_assert_eq!(parts_of_expiry(expiry(at, &hidden).as_bytes()), Ok((at, Some(hidden.clone()))));
-            prop_assert_eq!(parts_of_expiry(expiries_at(at).as_bytes()), Ok((at, None)));
-            let mut list = Vec::new();
-            append_list(&mut list, std::slice::from_ref(&hidden));
-            append_list(&mut list, &[reaction.clone(), hidden.clone()]);
-            prop_assert_eq!(parts_of_list(&list), Ok(vec![hidden.clone(), reaction, hidden]));
-            list.pop();
-            prop_assert!(parts_of_list(&list).is_err());
-        }
-
-        #[test]
-        fn a_prefix_holds_what_begins_with_it(account: u128, conversation: u64) {
-            for n in [account, u128::MAX] {
-                let account = AccountId::new(uuid::Uuid::from_u128(n));
-                let next = AccountId::new(uuid::Uuid::from_u128(n.wrapping_add(1)));
-                let span = inbox(account);
-                let key = inbox_row(account, ConversationKey::from_u64(conversation));
-                prop_assert!(span.from <= key && key < span.to);
-                let other = inbox_row(next, ConversationKey::from_u64(conversation));
-                prop_assert!(other < span.from || span.to <= other);
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_a_key_or_refused(bytes: Vec<u8>) {
-            let _ = parts_of_reaction(&bytes);
-            let _ = parts_of_expiry(&bytes);
-            let _ = parts_of_list(&bytes);
-            let _ = epoch_of(&bytes);
-            let _ = shard_of_watermark(&bytes);
-        }
-    }
-}
+mod tests;

@@ -86,11 +86,13 @@ impl EmbeddedStore {
     #[cfg(feature = "simulation")]
     pub fn contents(&self) -> StoreResult<std::collections::BTreeMap<String, Vec<u8>>> {
         let mut all = std::collections::BTreeMap::new();
-        self.inner.engine.scan(&keys::of_the_log(), super::Order::OldestFirst, &mut |key, bytes| {
-            let name = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            all.insert(name, value::without_end(bytes).to_vec());
-            Ok(std::ops::ControlFlow::Continue(()))
-        })?;
+        for span in keys::of_the_log() {
+            self.inner.engine.scan(&span, super::Order::OldestFirst, &mut |key, bytes| {
+                let name = key.iter().map(|byte| format!("{byte:02x}")).collect();
+                all.insert(name, value::without_end(bytes).to_vec());
+                Ok(std::ops::ControlFlow::Continue(()))
+            })?;
+        }
         Ok(all)
     }
 

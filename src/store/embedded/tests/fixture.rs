@@ -1,4 +1,4 @@
-//! What version 1 wrote is still read, and version 1 is still what it was.
+//! What was ever written is still read, and what is written is known.
 
 use super::{Hand, dump};
 use crate::domain::conversation::{ConversationState, Member};
@@ -18,7 +18,10 @@ use reedi_protocol::resource::{
 use reedi_protocol::text::{AvatarUrl, Name, Username};
 use reedi_protocol::{AccountId, ConversationKey, Epoch, Position, Shard, Timestamp};
 
-const FIXTURE: &str = include_str!("../fixtures/values-v1.txt");
+/// What is written.
+const WRITTEN: &str = include_str!("../fixtures/written.txt");
+/// What was written before ADR 0030.
+const BEFORE_0030: &str = include_str!("../fixtures/before-0030.txt");
 const NOW_MS: u64 = 1_700_000_000_000;
 const CONVERSATION: ConversationKey = ConversationKey::from_u64(0x1234_5678_9abc_def0);
 const ALL: Range = Range { after: Position::START, before: Range::END };
@@ -195,18 +198,21 @@ async fn shown(store: &EmbeddedStore) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn version_1_is_still_read() {
-    let lines = FIXTURE.lines().map(|line| line.split_once('=').unwrap());
-    let changes: Changes = lines.map(|(k, v)| (Key::from_fixture(unhex(k)), Some(unhex(v)))).collect();
-    let store = EmbeddedStore::in_memory(Hand::at(NOW_MS).clock());
-    store.inner.engine.commit(changes).unwrap();
-    assert_eq!(shown(&store).await, shown(&written().await).await);
+async fn what_was_ever_written_is_still_read() {
+    for fixture in [WRITTEN, BEFORE_0030] {
+        let lines = fixture.lines().map(|line| line.split_once('=').unwrap());
+        let changes: Changes = lines.map(|(k, v)| (Key::from_fixture(unhex(k)), Some(unhex(v)))).collect();
+        let store = EmbeddedStore::in_memory(Hand::at(NOW_MS).clock());
+        store.inner.engine.commit(changes).unwrap();
+        assert_eq!(shown(&store).await, shown(&written().await).await);
+    }
 }
 
-/// Whoever changes what is written raises `value::VERSION`, keeps the fixture, and decodes both.
+/// Whoever changes what is written keeps the fixture beside a new one, and reads both; for another encoding of values
+/// `value::VERSION` is raised.
 #[tokio::test]
-async fn version_1_is_what_is_written() {
+async fn what_is_written_is_known() {
     let all = dump(&written().await);
     let lines: Vec<String> = all.iter().map(|(k, v)| format!("{}={}", hex(k), hex(v))).collect();
-    assert_eq!(lines.join("\n"), FIXTURE.trim_end(), "\n{}", lines.join("\n"));
+    assert_eq!(lines.join("\n"), WRITTEN.trim_end(), "\n{}", lines.join("\n"));
 }
