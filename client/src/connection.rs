@@ -333,7 +333,8 @@ impl<'a> Connection<'a> {
                 Ok(())
             }
             Done::Renewed(Ok(token)) => {
-                self.renew_at = renewal(&token, Instant::now());
+                let least = self.core.options.renew_again;
+                self.renew_at = renewal(&token, Instant::now()).map(|at| at.max(Instant::now() + least));
                 self.core.outlet.tell(Update::TokenRenewed(token));
                 self.authenticate().await
             }

@@ -221,6 +221,23 @@ mod tests {
         }
     }
 
+    /// A disk that was full for a moment costs the message that it was full for, whose sender was told, and no other.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_line_that_was_cut_off_takes_no_other_along() {
+        let folder = crate::checkpoint_store::test_folder("journal-torn");
+        let (mut journal, _) = Journal::open(&folder).unwrap();
+        journal.keep(&kept(1, "before")).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut file = std::mem::replace(&mut journal.file, full);
+        assert!(matches!(journal.keep(&kept(2, "refused")), Err(JournalError::Io { .. })));
+        file.write_all(b"{\"kept\":{\"key\":2,\"conv").unwrap();
+        journal.file = file;
+        journal.keep(&kept(3, "after")).unwrap();
+        drop(journal);
+        assert_eq!(ids(&Journal::open(&folder).unwrap().1), [(1, "before"), (3, "after")]);
+    }
+
     #[test]
     fn the_file_does_not_grow_for_ever() {
         let folder = crate::checkpoint_store::test_folder("journal-growth");

@@ -58,7 +58,14 @@ pub struct LinkEvent {
     pub recipients: Vec<AccountId>,
     /// The record as it stands in the log.
     pub payload: Bytes,
+    #[serde(deserialize_with = "trace_or_none")]
     pub traceparent: Option<TraceContext>,
+}
+
+/// A trace is for whoever looks for something: one that cannot be read must not cost the batch that it comes with.
+fn trace_or_none<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<TraceContext>, D::Error> {
+    let text = Option::<String>::deserialize(from)?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// A device that connected, and when by the log's clock: the later connection stays.

@@ -19,10 +19,23 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// Asks the log for its time, takes it over, and tells how far this machine's clock is behind it. Gives
 /// whether the log answered.
 pub async fn measure(log: &Log, clock: &LogClock, metrics: &Metrics) -> bool {
+    let ask = || async { tokio::time::timeout(ANSWER_WITHIN, log.now()).await.ok()?.ok() };
+    let Some((log_time, round_trip)) = quickest(ask).await else { return false };
+    clock.measured(log_time, round_trip);
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    metrics.clock_offset_ms.set(behind_ms(log_time, round_trip, since_1970));
+    true
+}
+
+/// Asks some times and gives what the quickest answer would tell by now, and how long that answer took.
+async fn quickest<A>(ask: impl Fn() -> A) -> Option<(Timestamp, Duration)>
+where
+    A: Future<Output = Option<Timestamp>>,
+{
     let mut best: Option<(Timestamp, Instant, Duration)> = None;
     for _ in 0..ASKED_MOST {
         let asked = Instant::now();
-        let Ok(Ok(log_time)) = tokio::time::timeout(ANSWER_WITHIN, log.now()).await else { break };
+        let Some(log_time) = ask().await else { break };
         let (answered, round_trip) = (Instant::now(), asked.elapsed());
         if best.is_none_or(|(.., quickest)| round_trip < quickest) {
             best = Some((log_time, answered, round_trip));
@@ -31,13 +44,9 @@ pub async fn measure(log: &Log, clock: &LogClock, metrics: &Metrics) -> bool {
             break;
         }
     }
-    let Some((log_time, answered, round_trip)) = best else { return false };
-    // What it would have told by now.
-    let log_time = log_time.plus_millis(u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX));
-    clock.measured(log_time, round_trip);
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    metrics.clock_offset_ms.set(behind_ms(log_time, round_trip, since_1970));
-    true
+    let (log_time, answered, round_trip) = best?;
+    let since_ms = u64::try_from(answered.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Some((log_time.plus_millis(since_ms), round_trip))
 }
 
 /// Measures for as long as it is polled; for roles that need not know whether the log answers.
@@ -66,6 +75,26 @@ mod tests {
         let (time, way) = (Timestamp::from_millis(10_000), Duration::from_millis(40));
         assert_eq!(behind_ms(time, way, Duration::from_millis(7_020)), 3_000);
         assert_eq!(behind_ms(time, way, Duration::from_millis(12_020)), -2_000);
+    }
+
+    /// An answer that was long on its way says little: the log's time may have been taken at either end of it.
+    #[tokio::test(start_paused = true)]
+    async fn the_quickest_answer_counts() {
+        let began = Instant::now();
+        let log_time = || Timestamp::from_millis(1_000_000 + began.elapsed().as_millis() as u64);
+        let back_ms = std::cell::RefCell::new(vec![600, 500, 4, 300, 400]);
+        let ask = || async {
+            let told = log_time();
+            let way_back = back_ms.borrow_mut().pop()?;
+            // sleeps: the way of an answer, on a clock that is paused
+            tokio::time::sleep(Duration::from_millis(way_back)).await;
+            Some(told)
+        };
+        let (told, round_trip) = quickest(ask).await.unwrap();
+        assert_eq!(round_trip, Duration::from_millis(4));
+        assert_eq!(log_time().as_millis() - told.as_millis(), 4, "it goes on while the others are asked");
+        assert_eq!(*back_ms.borrow(), Vec::<u64>::new());
+        assert_eq!(quickest(ask).await, None, "a log that does not answer is not asked on");
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ use reedi_client::{Client, Ended, SendError, Sent, Update, Updates};
 use reedi_protocol::{AccountId, ConversationId, MessageId};
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
+use tokio::task::unconstrained;
 use tokio::time::{sleep_until, timeout};
 
 /// How long the list waits for what was missed, so that its unread counts are right.
@@ -204,7 +205,7 @@ impl Talk {
             }
         }
         // What was refused last has its answer by now, and nobody would ask for it any more.
-        while let Some((text, outcome)) = self.sending.next().now_or_never().flatten() {
+        while let Some((text, outcome)) = unconstrained(self.sending.next()).now_or_never().flatten() {
             self.sent(&text, outcome);
         }
         let closing = tokio::spawn(self.client.clone().close());

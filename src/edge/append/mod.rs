@@ -147,8 +147,11 @@ impl Appender {
         let sent = self.store.sent(send.conversation, send.sender, send.client_message_id).await?;
         let Some(sent) = sent else { return Ok(None) };
         let stored = self.store.message(send.conversation, sent.position).await?;
-        let times = stored.map(|message| (message.row.timestamp, message.row.expires_at));
-        same_request(send, sent.digest, sent.position, times.unwrap_or((self.clock.now(), None))).map(Some)
+        // One that is not there any more has disappeared, by now at the latest.
+        let now = self.clock.now();
+        let times =
+            stored.map_or((now, Some(now)), |message| (message.row.timestamp, message.row.expires_at));
+        same_request(send, sent.digest, sent.position, times).map(Some)
     }
 
     /// Waits until everything that the log has by now of a shard is stored.

@@ -146,8 +146,8 @@ async fn sent_before_leaving(
     if refused.code != ErrorCode::NotFound || !parsed.keyed_by_client {
         return Err(refused);
     }
+    // The sender's rate is counted already; the conversation's is its members'.
     let Some(row) = edge.store.inbox_row(sender, conversation).await? else { return Err(refused) };
-    edge.admission.event(sender, conversation, edge.clock.now()).await?;
     let earlier = edge.appender.earlier(&parsed.as_send(sender, conversation)).await?;
     Ok(sent(edge, conversation, row.kind, sender, parsed, earlier.ok_or(refused)?))
 }

@@ -93,9 +93,13 @@ impl Committer {
         if let Err(error) = self.purge.add_due(&*self.engine, now, &mut changes) {
             // Readers skip what has ended all the same.
             tracing::error!(%error, "what has expired could not be removed");
+            self.purge.again();
         }
         let noted = ends.note(&*self.engine, &mut changes);
         let outcome = noted.and_then(|()| self.engine.commit(changes));
+        if outcome.is_err() {
+            self.purge.again();
+        }
         for job in ran {
             job.end(outcome.clone());
         }

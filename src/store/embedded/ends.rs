@@ -5,15 +5,15 @@ use super::engine::{Changes, Engine};
 use super::keys::{self, Key};
 use crate::store::StoreResult;
 use reedi_protocol::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What the changes of a commit end with, by the moment.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ends(BTreeMap<Timestamp, Vec<Key>>);
+pub struct Ends(BTreeMap<Timestamp, BTreeSet<Key>>);
 
 impl Ends {
     pub fn add(&mut self, at: Timestamp, key: Key) {
-        self.0.entry(at).or_default().push(key);
+        self.0.entry(at).or_default().insert(key);
     }
 
     pub fn append(&mut self, other: Self) {
@@ -22,20 +22,26 @@ impl Ends {
         }
     }
 
-    /// Puts the notes into `changes`. One that stands for the same moment already goes on.
+    /// Puts the notes into `changes`. A list that stands for the same moment already goes on, with what it lacks: what is
+    /// written again and again, as a reaction that comes and goes, is noted once.
     ///
     /// # Errors
     /// What stands cannot be read.
     pub fn note(self, engine: &dyn Engine, changes: &mut Changes) -> StoreResult<()> {
-        for (at, ending) in self.0 {
-            if let [key] = &*ending {
+        for (at, mut ending) in self.0 {
+            if let (Some(key), 1) = (ending.first(), ending.len()) {
                 changes.insert(keys::expiry(at, key), Some(Vec::new()));
                 continue;
             }
             let note = keys::expiries_at(at);
             let mut list = engine.get(&note)?.unwrap_or_default();
-            keys::append_list(&mut list, &ending);
-            changes.insert(note, Some(list));
+            for known in keys::parts_of_list(&list)? {
+                ending.remove(&known);
+            }
+            if !ending.is_empty() {
+                keys::append_list(&mut list, &ending);
+                changes.insert(note, Some(list));
+            }
         }
         Ok(())
     }

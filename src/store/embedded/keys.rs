@@ -316,7 +316,7 @@ pub fn expiries_at(at: Timestamp) -> Key {
 }
 
 /// Adds `keys` to a list, each after its length. All tables' keys are far below what two bytes can say.
-pub fn append_list(list: &mut Vec<u8>, keys: &[Key]) {
+pub fn append_list<'k>(list: &mut Vec<u8>, keys: impl IntoIterator<Item = &'k Key>) {
     for key in keys {
         list.extend_from_slice(&(key.0.len() as u16).to_be_bytes());
         list.extend_from_slice(&key.0);

@@ -113,6 +113,7 @@ impl EmbeddedStore {
     }
 }
 
+/// Of the log's messages [`EmbeddedStore::persist`] alone writes new ones: it goes by that nothing stands beyond a watermark.
 impl Writes for EmbeddedStore {
     async fn apply(&self, writes: &[Write]) -> StoreResult<()> {
         if writes.is_empty() {

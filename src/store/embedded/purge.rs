@@ -26,12 +26,17 @@ pub struct Purge {
 }
 
 impl Purge {
+    /// What was due may be there still, since its removal was not committed.
+    pub fn again(&mut self) {
+        *self = Self { written: self.written, ..Self::default() };
+    }
+
     /// Adds the removal of what has ended to `changes`.
     pub fn add_due(&mut self, engine: &dyn Engine, now: Timestamp, changes: &mut Changes) -> StoreResult<()> {
         self.written += changes.len();
         if now < self.done_until {
             // The clock went back: what is noted from now on may stand before.
-            *self = Self { written: self.written, ..Self::default() };
+            self.again();
         }
         if now < self.next {
             return Ok(());
@@ -40,9 +45,14 @@ impl Purge {
         let most = PURGE_LEAST + std::mem::take(&mut self.written);
         let (mut due, mut count) = (Vec::new(), 0);
         engine.scan(&keys::expiries(self.done_until, now), Order::OldestFirst, &mut |key, value| {
-            let note = Note::read(key, value)?;
-            count += note.ending.len();
-            due.push(note);
+            match Note::read(key, value) {
+                Ok(note) => {
+                    count += note.ending.len();
+                    due.push(note);
+                }
+                // One that is damaged must not keep all others.
+                Err(error) => tracing::error!(%error, "a note of an end cannot be read and is passed over"),
+            }
             Ok(if count < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
         })?;
         self.done_until = due.last().filter(|_| count >= most).map_or(now, |note| note.at);

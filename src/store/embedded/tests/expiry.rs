@@ -106,6 +106,35 @@ async fn a_commit_removes_a_bounded_number() {
     assert_eq!(left, [2 + count - least, 1 + count - 2 * least, 0]);
 }
 
+/// What ends at one moment is noted once, however often it is written and in however many commits.
+#[tokio::test]
+async fn a_list_of_ends_has_each_of_them_once() {
+    let hand = Hand::at(START_MS);
+    let store = EmbeddedStore::in_memory(hand.clock());
+    let (conversation, account) = (fresh::conversation(), fresh::account());
+    let end = START_MS + 5_000;
+    let pair = |n| [expiring(conversation, n, account, end), expiring(conversation, n + 1, account, end)];
+    let edit = |target, at| Write::EditContent {
+        conversation,
+        target: position(target),
+        at: position(at),
+        content: fresh::sealed(b"edited"),
+        edited_at: Timestamp::from_millis(START_MS),
+        expires_at: Some(Timestamp::from_millis(end)),
+    };
+    store.apply(&pair(1)).await.unwrap();
+    store.apply(&[edit(1, 10), edit(2, 11)]).await.unwrap();
+    let bytes = |store: &EmbeddedStore| dump(store).iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    let once = bytes(&store);
+    store.apply(&[edit(1, 12), edit(2, 13), edit(1, 14)]).await.unwrap();
+    assert_eq!(bytes(&store), once);
+    store.apply(&pair(3)).await.unwrap();
+    assert_eq!(dump(&store).len(), 5, "four messages and one list");
+    hand.set(end);
+    store.ping().await.unwrap();
+    assert_eq!(dump(&store), vec![]);
+}
+
 #[tokio::test]
 async fn a_clock_that_goes_back_is_caught_up_with() {
     let hand = Hand::at(START_MS + 20_000);

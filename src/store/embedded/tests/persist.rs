@@ -38,8 +38,9 @@ proptest! {
                 }
                 alone.apply(batch).await.unwrap();
             }
-            // Long after it was stored, as a worker that was held for long does.
-            whole.persist(writes.clone(), vec![(conversation.shard(), position(size as u64))]).await.unwrap();
+            // Long after it was stored, as a worker that was held for long does: without the changes that came after.
+            let first = &writes[..size];
+            whole.persist(first.to_vec(), vec![(conversation.shard(), position(size as u64))]).await.unwrap();
             assert_eq!(written(&whole), written(&alone));
         });
     }
