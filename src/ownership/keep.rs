@@ -126,6 +126,11 @@ impl Keeper {
     async fn lead(&self) -> Result<(), OwnershipError> {
         if answered(self.ownership.lead(self.role, &self.worker)).await? {
             let workers = answered(self.ownership.workers(self.role)).await?;
+            if !workers.contains(&self.worker) {
+                // Announcements run out while they cannot be renewed, all at once, and come back one by one: by a list
+                // without even this worker everything would be taken from everybody.
+                return Ok(());
+            }
             let current = answered(self.ownership.plan(self.role)).await?;
             let plan = assign(self.units.count(), &workers, &current);
             if plan != current {

@@ -17,6 +17,8 @@ pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Error codes of JetStream, as nats-server's `errors.json` has them.
 pub(crate) mod code {
     pub(crate) const ACCOUNT_FULL: u64 = 10_002;
+    /// Fewer servers are up than the replicas that are wanted, or they have no room.
+    pub(crate) const NO_PEERS: u64 = 10_005;
     pub(crate) const NO_ROOM: u64 = 10_023;
     pub(crate) const NO_MESSAGE: u64 = 10_037;
     pub(crate) const NO_SEQUENCE: u64 = 10_043;

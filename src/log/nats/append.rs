@@ -131,7 +131,9 @@ impl Shared {
             code::WRONG_LAST_SEQUENCE => AppendError::ControlMoved(told_position(self.epoch, &refusal)),
             code::WRONG_LAST_SEQUENCE_UNTOLD => AppendError::ControlMoved(None),
             code::DUPLICATE_IN_FLIGHT => AppendError::InFlight,
-            code::ACCOUNT_FULL | code::NO_ROOM | code::STORAGE_FULL => AppendError::Full,
+            code::ACCOUNT_FULL | code::STORAGE_FULL => AppendError::Full,
+            // Told where an entry that was agreed on finds no room, too: another server may have it.
+            code::NO_ROOM => AppendError::OutcomeUnknown(refusal.to_string()),
             code::STORE_FAILED if refusal.description.contains("maximum bytes") => AppendError::Full,
             code::OTHER_STREAM | code::STREAM_SEALED => {
                 let why = format!("{} takes no more records: {}", stream.name, refusal.description);

@@ -84,12 +84,15 @@ impl SliceStream {
                 }
                 Err(error) => error,
             };
+            // Some of these are told as the request's fault, and pass all the same: a server that is not up yet, or room.
+            let waits = [code::ACCOUNT_FULL, code::NO_PEERS, code::NO_ROOM, code::STORAGE_FULL];
             if let ApiError::Refused(refusal) = &error
                 && (400..500).contains(&refusal.code)
+                && !waits.contains(&refusal.err_code)
             {
                 return Err(NatsLogError::Stream { stream: self.name.clone(), why: error.to_string() });
             }
-            if error.is_refusal(&[code::ACCOUNT_FULL, code::NO_ROOM, code::STORAGE_FULL]) {
+            if error.is_refusal(&waits) {
                 tracing::warn!(
                     stream = self.name,
                     max_bytes = config.max_bytes,

@@ -17,17 +17,22 @@ struct Worker {
     keeping: tokio::task::JoinHandle<()>,
 }
 
-/// Begins to keep leases of `ownership`, each call of which takes up to `latency` there and as much back.
-fn begin(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
+/// A keeper over `ownership`, each call of which takes up to `latency` there and as much back.
+fn keeper(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Keeper {
     let faults = Faults { latency, ..Faults::default() };
     let process = Process::new(name, faults, Trace::new(Lines::Hashed));
-    let keeper = Keeper {
+    Keeper {
         ownership: Ownership::Simulated(SimulatedOwnership::new(ownership.clone(), process)),
         role: ROLE,
         units: LeaseUnits::new(UNITS).unwrap(),
         worker: name.to_owned(),
         metrics: Metrics::new(),
-    };
+    }
+}
+
+/// Begins to keep leases of `ownership`.
+fn begin(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
+    let keeper = keeper(name, ownership, latency);
     let ((tell, owned), shutdown) = (watch::channel(Owned::default()), Shutdown::new());
     let keeping = tokio::spawn(keeper.run(tell, shutdown.clone()));
     Worker { name: name.to_owned(), owned, shutdown, keeping }
@@ -95,6 +100,25 @@ async fn a_leader_with_much_to_ask_does_not_lose_its_own() {
     let mut worker = begin("leader", &ownership, Duration::from_millis(900));
     worker.until_it_owns(256, Duration::from_secs(30)).await;
     worker.keeps_all(Duration::from_secs(300)).await;
+}
+
+/// Where nobody could announce itself for a while, the list comes back one by one: who leads before it is listed
+/// itself must not take everything from everybody.
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_not_listed_leaves_the_plan_alone() {
+    let ownership = InProcessOwnership::default();
+    let keeper = keeper("first", &ownership, Duration::ZERO);
+    ownership.announce(ROLE, "second").await.unwrap();
+    keeper.lead().await.unwrap();
+    assert!(ownership.plan(ROLE).await.unwrap().is_empty(), "it does not know of itself yet");
+    ownership.announce(ROLE, "first").await.unwrap();
+    keeper.lead().await.unwrap();
+    let plan = ownership.plan(ROLE).await.unwrap();
+    assert_eq!(plan.len(), usize::from(UNITS));
+    assert!(plan.values().any(|worker| worker == "first") && plan.values().any(|worker| worker == "second"));
+    tokio::time::advance(Duration::from_millis(LEASE_MS + 1)).await;
+    keeper.lead().await.unwrap();
+    assert_eq!(ownership.plan(ROLE).await.unwrap(), plan);
 }
 
 /// Where answers are slow, a renewal may come back after its lease was given back: who has let go of a

@@ -110,7 +110,11 @@ impl NatsOwnership {
         for _ in 0..2 {
             match self.shared.leases.put(&key, content.clone(), Some(expected)).await? {
                 Put::Done(revision) => return Ok(revision),
-                Put::Stands(0) | Put::Contended => return Err(OwnershipError::Lost),
+                Put::Stands(0) => return Err(OwnershipError::Lost),
+                // Something is being put there, perhaps the last try of this very lease: the next look tells.
+                Put::Contended => {
+                    return Err(OwnershipError::Unavailable("another write is on its way".to_owned()));
+                }
                 Put::Stands(told) => expected = self.current_revision(lease, worker, told).await?,
             }
         }
