@@ -28,12 +28,20 @@ pub enum Mark {
     Read,
 }
 
+/// What was told of one account in one conversation.
 #[derive(Clone, Copy, Default)]
 struct Standing {
-    /// Asked for, and told.
-    wanted: (Position, Position),
     told: (Position, Position),
     at: Option<Instant>,
+}
+
+/// The marks of one account in one conversation: how far something was delivered, and read.
+#[derive(Default)]
+struct Marks {
+    /// The furthest that was asked for. It only grows, so that whoever tells, tells it for all who wait, and one whose
+    /// client leaves meanwhile takes nobody else's with it.
+    wanted: Mutex<(Position, Position)>,
+    standing: tokio::sync::Mutex<Standing>,
 }
 
 type Pair = (AccountId, ConversationKey);
@@ -41,15 +49,14 @@ type Pair = (AccountId, ConversationKey);
 /// What accounts have marked through this edge.
 #[derive(Default)]
 pub struct MarkBook {
-    pairs: Mutex<HashMap<Pair, Arc<tokio::sync::Mutex<Standing>>>>,
-    wanted: Mutex<HashMap<Pair, (Position, Position)>>,
+    pairs: Mutex<HashMap<Pair, Arc<Marks>>>,
 }
 
 impl MarkBook {
-    fn pair(&self, pair: Pair) -> Arc<tokio::sync::Mutex<Standing>> {
+    fn pair(&self, pair: Pair) -> Arc<Marks> {
         let mut pairs = self.pairs.lock();
         if pairs.len() >= PAIRS_MOST {
-            pairs.retain(|_, standing| Arc::strong_count(standing) > 1);
+            pairs.retain(|_, marks| Arc::strong_count(marks) > 1);
         }
         pairs.entry(pair).or_default().clone()
     }
@@ -63,17 +70,16 @@ impl MarkBook {
 pub async fn run(edge: &Edge, actor: AccountId, id: MessageId, mark: Mark) -> Outcome<()> {
     let target = target(edge, actor, id).await?;
     edge.admission.command(actor, edge.clock.now()).await?;
-    let (pair, position) = ((actor, id.key()), id.position());
+    let position = id.position();
+    let marks = edge.marks.pair((actor, id.key()));
     {
-        let mut wanted = edge.marks.wanted.lock();
-        let (delivered, read) = wanted.entry(pair).or_default();
-        *delivered = (*delivered).max(position);
+        let mut wanted = marks.wanted.lock();
+        wanted.0 = wanted.0.max(position);
         if mark == Mark::Read {
-            *read = (*read).max(position);
+            wanted.1 = wanted.1.max(position);
         }
     }
-    let standing = edge.marks.pair(pair);
-    let mut standing = standing.lock().await;
+    let mut standing = marks.standing.lock().await;
     let covered = |told: (Position, Position)| match mark {
         Mark::Delivered => told.0 >= position,
         Mark::Read => told.1 >= position,
@@ -84,15 +90,12 @@ pub async fn run(edge: &Edge, actor: AccountId, id: MessageId, mark: Mark) -> Ou
     if let Some(at) = standing.at {
         tokio::time::sleep_until(at + ONE_EVERY).await;
     }
-    let Some((delivered, read)) = edge.marks.wanted.lock().remove(&pair) else { return Ok(()) };
-    let wanted = (delivered.max(standing.told.0), read.max(standing.told.1));
-    standing.wanted = wanted;
+    let wanted = *marks.wanted.lock();
     let told = tell(edge, &target.view, actor, standing.told, wanted).await;
     standing.at = Some(Instant::now());
-    match told {
-        Ok(()) => standing.told = wanted,
-        // The others who wait ask for theirs themselves.
-        Err(_) => drop(edge.marks.wanted.lock().entry(pair).or_insert((delivered, read))),
+    // The others who wait ask for theirs themselves.
+    if told.is_ok() {
+        standing.told = wanted;
     }
     told
 }

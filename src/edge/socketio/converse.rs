@@ -55,9 +55,12 @@ pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
     let Some(present) = entered.take_present() else { return };
     let conversation = door.conversations.token();
     let pen = Pen { socket };
-    match converse(&present, &pen, &entered.inbox).await {
-        End::Gone => finish(&present, &entered.inbox).await,
+    let mut under_way = UnderWay::default();
+    match converse(&present, &pen, &entered.inbox, &mut under_way).await {
+        End::Gone => finish(&present, &entered.inbox, under_way).await,
         End::Close(close) => {
+            // What waits for others is done all the same, as on the plain WebSocket.
+            tokio::spawn(under_way.patient.for_each(async |_| {}));
             entered.inbox.close();
             pen.socket.extensions.remove::<Entered>();
             drop(present);
@@ -68,15 +71,23 @@ pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
     }
 }
 
-async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
+/// Commands that were begun.
+#[derive(Default)]
+struct UnderWay {
+    /// The one whose turn it is.
+    running: Option<Command>,
+    /// Those that wait for others on purpose.
+    patient: FuturesUnordered<Command>,
+}
+
+async fn converse(present: &Present, pen: &Pen, inbox: &Inbox, under_way: &mut UnderWay) -> End {
     let session = &present.session;
-    let mut running: Option<Command> = None;
-    let mut patient = FuturesUnordered::new();
+    let UnderWay { running, patient } = under_way;
     loop {
         let step = tokio::select! {
             biased;
             next = session.next() => Step::Write(next),
-            reply = poll_running(&mut running) => Step::Reply(reply, true),
+            reply = poll_running(running) => Step::Reply(reply, true),
             Some(reply) = patient.next(), if !patient.is_empty() => Step::Reply(reply, false),
             asking = inbox.take(), if running.is_none() && patient.len() < PATIENT_MOST as usize => Step::Do(asking),
         };
@@ -87,7 +98,7 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
             Step::Write(Next::Ping) => Ok(()),
             Step::Reply(reply, in_turn) => {
                 if in_turn {
-                    running = None;
+                    *running = None;
                 }
                 pen.reply(reply).await
             }
@@ -99,7 +110,7 @@ async fn converse(present: &Present, pen: &Pen, inbox: &Inbox) -> End {
                 if is_patient {
                     patient.push(command);
                 } else {
-                    running = Some(command);
+                    *running = Some(command);
                 }
                 Ok(())
             }
@@ -144,8 +155,12 @@ fn begin(present: &Present, asking: Asking) -> Command {
 }
 
 /// Does what a client sent before it left; nobody waits for the answers.
-async fn finish(present: &Present, inbox: &Inbox) {
+async fn finish(present: &Present, inbox: &Inbox, under_way: UnderWay) {
     inbox.close();
+    if let Some(running) = under_way.running {
+        running.await;
+    }
+    tokio::spawn(under_way.patient.for_each(async |_| {}));
     while let Some(asking) = inbox.take().await {
         begin(present, asking).await;
     }
