@@ -3,6 +3,8 @@
 
 /// Content of one message, in bytes of UTF-8.
 pub const CONTENT_BYTES: usize = 65_536;
+/// What a WebSocket takes before it is known whose it is, in bytes: a token and its frame.
+pub const FIRST_FRAME_BYTES: usize = 16 * 1024;
 /// A request body or a WebSocket frame, in bytes.
 pub const FRAME_BYTES: usize = 256 * 1024;
 /// A conversation's name, in characters.

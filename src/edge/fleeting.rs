@@ -6,10 +6,12 @@ use super::{Edge, wire};
 use crate::domain::conversation::ConversationState;
 use crate::edge_link::{EdgeLinkPort, Fleeting, PresenceChange, ToWorkers};
 use crate::presence::PresencePort;
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use reedi_protocol::event::{PresenceStatus, ServerEvent};
 use reedi_protocol::resource::PresenceVisibility;
 use reedi_protocol::{AccountId, ConversationKey};
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,41 +19,55 @@ use std::time::Duration;
 /// Changes of presence are told together after this time.
 const TOGETHER: Duration = Duration::from_millis(100);
 
+/// Accounts whose settings are asked for at once.
+const ASKED_AT_ONCE: usize = 32;
+
 /// Who has joined which conversation here, and whose presence that makes interesting.
 #[derive(Default)]
-pub struct Interest {
-    by_account: Mutex<HashMap<AccountId, Vec<(u64, ConversationKey)>>>,
+pub struct Interest(Mutex<Interested>);
+
+#[derive(Default)]
+struct Interested {
+    by_account: HashMap<AccountId, HashSet<(u64, ConversationKey)>>,
+    /// Whose presence a session hears of, so that leaving costs what was joined and not what the edge holds. One that was
+    /// forgotten may stand here still.
+    by_session: HashMap<(u64, ConversationKey), HashSet<AccountId>>,
 }
 
 impl Interest {
     fn add(&self, session: u64, conversation: ConversationKey, accounts: &[AccountId]) {
-        let mut by_account = self.by_account.lock();
+        let interested = &mut *self.0.lock();
+        let of = (session, conversation);
         for account in accounts {
-            let interested = by_account.entry(*account).or_default();
-            if !interested.contains(&(session, conversation)) {
-                interested.push((session, conversation));
+            interested.by_account.entry(*account).or_default().insert(of);
+        }
+        interested.by_session.entry(of).or_default().extend(accounts);
+    }
+
+    fn remove(&self, session: u64, conversation: ConversationKey) {
+        let interested = &mut *self.0.lock();
+        let of = (session, conversation);
+        for account in interested.by_session.remove(&of).into_iter().flatten() {
+            if let Entry::Occupied(mut sessions) = interested.by_account.entry(account) {
+                sessions.get_mut().remove(&of);
+                if sessions.get().is_empty() {
+                    sessions.remove();
+                }
             }
         }
     }
 
-    fn remove(&self, gone: impl Fn(u64, ConversationKey) -> bool) {
-        self.by_account.lock().retain(|_, interested| {
-            interested.retain(|(session, conversation)| !gone(*session, *conversation));
-            !interested.is_empty()
-        });
-    }
-
     /// Nobody hears of `account` because of `conversation` any more.
     fn forget(&self, account: AccountId, conversation: ConversationKey) {
-        if let Some(interested) = self.by_account.lock().get_mut(&account) {
-            interested.retain(|(_, of)| *of != conversation);
+        if let Some(sessions) = self.0.lock().by_account.get_mut(&account) {
+            sessions.retain(|(_, of)| *of != conversation);
         }
     }
 
     fn sessions(&self, account: AccountId) -> Vec<u64> {
-        let by_account = self.by_account.lock();
-        let mut sessions: Vec<u64> =
-            by_account.get(&account).into_iter().flatten().map(|(session, _)| *session).collect();
+        let interested = self.0.lock();
+        let of = interested.by_account.get(&account);
+        let mut sessions: Vec<u64> = of.into_iter().flatten().map(|(session, _)| *session).collect();
         sessions.sort_unstable();
         sessions.dedup();
         sessions
@@ -94,14 +110,15 @@ pub async fn join(
 }
 
 pub fn leave(edge: &Edge, session: &Session, conversation: ConversationKey) {
-    session.leave(conversation);
-    edge.interest.remove(|id, c| id == session.id && c == conversation);
+    if session.leave(conversation) {
+        edge.interest.remove(session.id, conversation);
+    }
 }
 
 /// Forgets a session that is gone.
 pub fn forget(edge: &Edge, session: &Session) {
-    if !session.joined().is_empty() {
-        edge.interest.remove(|id, _| id == session.id);
+    for conversation in session.joined() {
+        edge.interest.remove(session.id, conversation);
     }
 }
 
@@ -244,6 +261,8 @@ pub async fn run(edge: Arc<Edge>) {
         }
         if refreshed.elapsed() >= Duration::from_millis(crate::presence::REFRESH_MS) {
             refreshed = tokio::time::Instant::now();
+            // Not from before the waiting above: what is held by an old time has run out as soon as it stands.
+            let now = edge.clock.now();
             for accounts in edge.routes.accounts().chunks(1_000) {
                 // What is not refreshed runs out by itself; the next round tries again.
                 let _ = edge.presence.hold(edge.id, accounts, now).await;
@@ -258,11 +277,39 @@ async fn visible_changes(
     status: PresenceStatus,
     last_seen: Option<reedi_protocol::Timestamp>,
 ) -> Vec<PresenceChange> {
-    let mut changes = Vec::new();
-    for account in accounts {
-        if is_visible(edge, account).await {
-            changes.push(PresenceChange { account, status, last_seen });
-        }
+    let visible = async |account| is_visible(edge, account).await.then_some(account);
+    let visible = futures_util::stream::iter(accounts).map(visible).buffered(ASKED_AT_ONCE);
+    let change = |account| PresenceChange { account, status, last_seen };
+    visible.filter_map(async |account| account.map(change)).collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_leaves_hears_no_more_and_leaves_nothing() {
+        let interest = Interest::default();
+        let [ann, ben] = [1, 2].map(|n| AccountId::new(uuid::Uuid::from_u128(n)));
+        let [talk, club] = [1, 2].map(ConversationKey::from_u64);
+        interest.add(7, talk, &[ann, ben]);
+        interest.add(7, talk, &[ann]);
+        interest.add(7, club, &[ann]);
+        interest.add(8, talk, &[ann]);
+        assert_eq!((interest.sessions(ann), interest.sessions(ben)), (vec![7, 8], vec![7]));
+        interest.remove(7, talk);
+        assert_eq!(
+            (interest.sessions(ann), interest.sessions(ben)),
+            (vec![7, 8], vec![]),
+            "the club is open"
+        );
+        interest.remove(7, club);
+        interest.remove(7, club);
+        assert_eq!(interest.sessions(ann), vec![8]);
+        interest.forget(ann, talk);
+        assert!(interest.sessions(ann).is_empty());
+        interest.remove(8, talk);
+        let left = interest.0.lock();
+        assert!(left.by_account.values().all(HashSet::is_empty) && left.by_session.is_empty());
     }
-    changes
 }

@@ -237,8 +237,11 @@ impl Session {
         true
     }
 
-    pub fn leave(&self, conversation: ConversationKey) {
-        self.joined.lock().retain(|c| *c != conversation);
+    /// False where it had not joined.
+    pub fn leave(&self, conversation: ConversationKey) -> bool {
+        let mut joined = self.joined.lock();
+        let place = joined.iter().position(|of| *of == conversation);
+        place.map(|place| joined.swap_remove(place)).is_some()
     }
 
     #[must_use]

@@ -63,6 +63,24 @@ struct Inner {
     searches: AnswerCache<(String, usize), Vec<Profile>>,
 }
 
+/// A question that got no answer to go by.
+struct Failed {
+    error: PeopleError,
+    /// Whether the next question would fare no better.
+    is_away: bool,
+}
+
+impl Failed {
+    fn away(why: impl ToString) -> Self {
+        Self { error: PeopleError(why.to_string()), is_away: true }
+    }
+
+    /// Of this question alone: somebody may ask for what the platform refuses.
+    fn of_one(why: impl ToString) -> Self {
+        Self { error: PeopleError(why.to_string()), is_away: false }
+    }
+}
+
 #[derive(Deserialize)]
 struct Follows {
     follows: bool,
@@ -134,43 +152,48 @@ impl Platform {
         if self.0.away_until.lock().is_some_and(|until| Instant::now() < until) {
             return Err(PeopleError("the platform did not answer a moment ago".into()));
         }
+        // Many questions at once say nothing about the platform: only its own time counts.
+        let turn = tokio::time::timeout(ANSWER_WITHIN, self.0.requests.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(PeopleError("too many questions wait for the platform".into()));
+        };
         let asked = tokio::time::timeout(ANSWER_WITHIN, self.ask(url)).await;
-        let result =
-            asked.unwrap_or_else(|_| Err(PeopleError("the platform does not answer in time".into())));
+        let result = asked.unwrap_or_else(|_| Err(Failed::away("the platform does not answer in time")));
         let mut away_until = self.0.away_until.lock();
         match &result {
             Ok(_) => *away_until = None,
-            Err(error) => {
+            Err(Failed { is_away: false, .. }) => {}
+            Err(Failed { error, .. }) => {
                 if away_until.is_none() {
                     tracing::warn!(%error, "the platform is away; remembered answers serve");
                 }
                 *away_until = Some(Instant::now() + PAUSE);
             }
         }
-        result
+        result.map_err(|failed| failed.error)
     }
 
-    async fn ask<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, PeopleError> {
+    async fn ask<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, Failed> {
         // The URL may hold a password: it is not for the log.
-        let told = |error: reqwest::Error| PeopleError(error.without_url().to_string());
-        let closed = |_| PeopleError("leaving".into());
-        let _turn = self.0.requests.acquire().await.map_err(closed)?;
+        let told = |error: reqwest::Error| Failed::away(error.without_url());
         let request = self.0.client.get(url).header("accept", "application/json");
         let mut response = request.send().await.map_err(told)?;
         match response.status().as_u16() {
             200 => {}
             404 => return Ok(None),
-            status => return Err(PeopleError(format!("the platform answers {status}"))),
+            status @ 400..500 => return Err(Failed::of_one(format!("the platform answers {status}"))),
+            status => return Err(Failed::away(format!("the platform answers {status}"))),
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(told)? {
             if body.len() + chunk.len() > ANSWER_BYTES {
-                return Err(PeopleError(format!("the platform's answer has more than {ANSWER_BYTES} bytes")));
+                let why = format!("the platform's answer has more than {ANSWER_BYTES} bytes");
+                return Err(Failed::of_one(why));
             }
             body.extend_from_slice(&chunk);
         }
         let parsed = serde_json::from_slice(&body);
-        parsed.map(Some).map_err(|_| PeopleError("the platform's answer cannot be read".into()))
+        parsed.map(Some).map_err(|_| Failed::of_one("the platform's answer cannot be read"))
     }
 }
 

@@ -149,6 +149,10 @@ async fn frames_that_are_too_large_end_it_with_1009() {
     }
     assert_eq!(pieces.closed().await.0, 1009, "pieces of a frame that is too large");
 
+    let mut stranger = Socket::connect(service, None).await;
+    stranger.text(&" ".repeat(20_000)).await;
+    assert_eq!(stranger.closed().await.0, 1009, "who is not known yet has a token to say and no more");
+
     let mut fits = socket(service).await;
     let short = r#"{"event":"resume","data":{},"ack":77}"#;
     let padded = format!("{short}{}", " ".repeat(limits::FRAME_BYTES - short.len()));

@@ -121,7 +121,11 @@ fn limit_table() -> String {
         ("JSON, objects and arrays within each other", limits::JSON_DEPTH.to_string()),
         (
             "a first frame `authenticate`, after connecting",
-            format!("{} s", limits::AUTHENTICATE_WITHIN_MS / 1_000),
+            format!(
+                "{} s and {} KiB",
+                limits::AUTHENTICATE_WITHIN_MS / 1_000,
+                limits::FIRST_FRAME_BYTES / 1_024
+            ),
         ),
         ("`content`", format!("1 to {} bytes of UTF-8", limits::CONTENT_BYTES)),
         ("`clientMessageId`", format!("1 to {} bytes", limits::CLIENT_MESSAGE_ID_BYTES)),

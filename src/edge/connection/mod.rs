@@ -74,6 +74,8 @@ impl Present {
 impl Drop for Present {
     fn drop(&mut self) {
         let (edge, session) = (&self.edge, &self.session);
+        // Whatever it waits for does not come any more: else the sweep would hold it for ever.
+        session.release();
         edge.by_id.lock().remove(&session.id);
         super::fleeting::forget(edge, session);
         if edge.routes.leave(session) {

@@ -35,7 +35,7 @@ pub async fn serve<S>(edge: Arc<Edge>, io: S, identity: Entry)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut socket = WebSocket::new(io, limits::FRAME_BYTES);
+    let mut socket = WebSocket::new(io, limits::FIRST_FRAME_BYTES);
     // What is rare is boxed: a connection takes as much memory as the largest thing that it may wait for.
     let present = match identity {
         Entry::Known(present) => present,
@@ -45,6 +45,7 @@ where
         },
     };
     drop(edge);
+    socket.allow(limits::FRAME_BYTES);
     match converse(&present, &mut socket).await {
         Ended::Gone => {}
         Ended::ByClient(code) => {
@@ -125,7 +126,7 @@ where
             Answer::with(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at }));
         let text = Bytes::from(frame::encode_answer(ack, answer.text()));
         let gone = |_| close(CloseCode::GoingAway, "gone");
-        socket.texts(std::iter::once(text)).await.map_err(gone)?;
+        socket.texts(&mut std::iter::once(text).peekable()).await.map_err(gone)?;
     }
     Ok(present)
 }
@@ -163,7 +164,9 @@ pub fn refused_close(refused: Refused) -> Close {
 
 fn close_for(broken: &Broken) -> Close {
     let (code, reason) = match broken {
-        Broken::Violation(Violation::TooLarge) => (CloseCode::TooLarge, "a frame has at most 256 KiB"),
+        Broken::Violation(Violation::TooLarge) => {
+            (CloseCode::TooLarge, "a frame has at most 256 KiB, and 16 KiB before authentication")
+        }
         Broken::Violation(Violation::NotUtf8) => (CloseCode::ProtocolViolation, "a text frame must be UTF-8"),
         Broken::Violation(Violation::NotAFrame(_)) => (CloseCode::ProtocolViolation, "not a WebSocket frame"),
         Broken::Io(_) => (CloseCode::GoingAway, "the connection failed"),
@@ -189,7 +192,7 @@ where
             Step::Write(Next::Close(close)) => return Ended::ByUs(close),
             Step::Write(Next::Frames(frames)) => {
                 let answer = answered(&mut running);
-                within(socket.texts(texts(frames).chain(answer))).await
+                write(socket, texts(frames).chain(answer)).await
             }
             Step::Write(Next::Ping) => {
                 // One that is gone is noticed by its silence.
@@ -199,7 +202,7 @@ where
             Step::Answer(answer) => {
                 running = None;
                 let frames = session.take_frames();
-                within(socket.texts(answer.map(|frame| frame.text).into_iter().chain(texts(frames)))).await
+                write(socket, answer.map(|frame| frame.text).into_iter().chain(texts(frames))).await
             }
             Step::Read(Ok(None)) => return Ended::Gone,
             Step::Read(Err(broken)) => return Ended::ByUs(close_for(&broken)),
@@ -255,6 +258,18 @@ fn answered(running: &mut Option<Command>) -> Option<Bytes> {
 
 fn texts(frames: Vec<OutFrame>) -> impl Iterator<Item = Bytes> + Send {
     frames.into_iter().map(|frame| frame.text)
+}
+
+/// Writes messages, as long as the client takes them: however slowly it takes them all, it takes some.
+async fn write<S>(socket: &mut WebSocket<S>, texts: impl Iterator<Item = Bytes> + Send) -> Result<(), Ended>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let mut texts = texts.peekable();
+    while texts.peek().is_some() {
+        within(socket.texts(&mut texts)).await?;
+    }
+    Ok(())
 }
 
 /// Writes, as long as the client takes what is written. Mostly it is taken at once, and needs no timer. What

@@ -93,8 +93,9 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
 /// Not an upgrade to a WebSocket of version 13.
 pub fn accept_key(headers: &HeaderMap) -> Outcome<HeaderValue> {
     let has = |name: header::HeaderName, token: &str| {
-        let value = headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("");
-        value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        // A list may stand on several lines (RFC 9110, section 5.3).
+        let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     let refuse = |detail: &str| Refused::new(ErrorCode::Malformed, detail);
     if !has(header::CONNECTION, "upgrade") || !has(header::UPGRADE, "websocket") {

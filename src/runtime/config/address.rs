@@ -4,11 +4,20 @@ use super::value::Value;
 use std::fmt;
 use url::Url;
 
-/// A URL as it may be shown: with its password, where it has one, taken out.
-fn without_password(url: &Url) -> String {
+/// A URL as it may be shown: without its password, or what stands alone where a name and a password would, and what
+/// stands in a query, each of which may be a key.
+fn without_secrets(url: &Url) -> String {
     let mut shown = url.clone();
-    if shown.password().is_some() && shown.set_password(Some("hidden")).is_err() {
+    let hidden = match (shown.password().is_some(), shown.username().is_empty()) {
+        (true, _) => shown.set_password(Some("hidden")),
+        (false, false) => shown.set_username("hidden"),
+        (false, true) => Ok(()),
+    };
+    if hidden.is_err() {
         return format!("{}:(hidden)", url.scheme());
+    }
+    if shown.query().is_some() {
+        shown.set_query(Some("hidden"));
     }
     shown.into()
 }
@@ -48,7 +57,7 @@ macro_rules! servers {
             }
 
             fn show(&self) -> String {
-                self.0.iter().map(without_password).collect::<Vec<_>>().join(",")
+                self.0.iter().map(without_secrets).collect::<Vec<_>>().join(",")
             }
         }
 
@@ -93,7 +102,7 @@ impl Value for HttpUrl {
     }
 
     fn show(&self) -> String {
-        without_password(&self.0)
+        without_secrets(&self.0)
     }
 }
 
@@ -268,6 +277,14 @@ mod tests {
         assert!(!format!("{urls:?}").contains("s3cret"));
         let url = HttpUrl::parse("https://u:s3cret@people.example/api").unwrap();
         assert!(!format!("{url:?} {}", url.show()).contains("s3cret"));
+        for keyed in ["https://s3cret@people.example/api", "https://people.example/api?key=s3cret"] {
+            let url = HttpUrl::parse(keyed).unwrap();
+            assert!(!format!("{url:?} {}", url.show()).contains("s3cret"), "{keyed}");
+        }
+        assert_eq!(
+            HttpUrl::parse("https://people.example/api").unwrap().show(),
+            "https://people.example/api"
+        );
     }
 
     #[test]

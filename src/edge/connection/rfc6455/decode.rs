@@ -47,6 +47,11 @@ impl Decoder {
         Self { bytes: Vec::new(), at: 0, begun: None, most }
     }
 
+    /// From here on messages of up to `most` bytes are taken.
+    pub fn allow(&mut self, most: usize) {
+        self.most = most;
+    }
+
     /// Takes in what has come.
     pub fn take(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);

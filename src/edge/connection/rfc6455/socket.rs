@@ -4,6 +4,7 @@ use super::encode::{CONTROL_MOST, Opcode, header};
 use super::{Decoder, Said, Violation};
 use bytes::Bytes;
 use std::future::poll_fn;
+use std::iter::Peekable;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -44,6 +45,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Self { io, decoder: Decoder::new(most), out: Vec::new(), written: 0 }
     }
 
+    /// From here on messages of up to `most` bytes are taken.
+    pub fn allow(&mut self, most: usize) {
+        self.decoder.allow(most);
+    }
+
     /// Bytes of memory held.
     #[cfg(test)]
     pub fn held(&self) -> usize {
@@ -71,23 +77,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         }
     }
 
-    /// Writes text messages, in order and joined.
+    /// Writes text messages, in order and joined, as many as make one write; nothing where there are none.
     ///
     /// # Errors
     /// The connection failed.
-    pub async fn texts(&mut self, texts: impl Iterator<Item = Bytes>) -> std::io::Result<()> {
-        let mut texts = texts.peekable();
-        while let Some(first) = texts.next() {
-            self.out.reserve(HEAD_BYTES + first.len());
-            self.put(Opcode::Text, &first);
-            while let Some(text) =
-                texts.next_if(|next| self.out.len() + HEAD_BYTES + next.len() <= WRITE_BYTES)
-            {
-                self.put(Opcode::Text, &text);
-            }
-            self.flush().await?;
+    pub async fn texts(&mut self, texts: &mut Peekable<impl Iterator<Item = Bytes>>) -> std::io::Result<()> {
+        let Some(first) = texts.next() else { return Ok(()) };
+        self.out.reserve(HEAD_BYTES + first.len());
+        self.put(Opcode::Text, &first);
+        while let Some(text) = texts.next_if(|next| self.out.len() + HEAD_BYTES + next.len() <= WRITE_BYTES) {
+            self.put(Opcode::Text, &text);
         }
-        Ok(())
+        self.flush().await
     }
 
     fn put(&mut self, opcode: Opcode, payload: &[u8]) {
