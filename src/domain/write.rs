@@ -58,7 +58,7 @@ pub enum Write {
     },
     /// How far an account has read; the cells' timestamp is `up_to` itself.
     Read { conversation: ConversationKey, account: AccountId, up_to: Position, at: Timestamp, private: bool },
-    /// Which message a `clientMessageId` became: the first wins. Kept for
+    /// Which message a `clientMessageId` became: the latest wins. Kept for
     /// [`super::retention::SENDS_TTL_S`].
     Sent {
         conversation: ConversationKey,

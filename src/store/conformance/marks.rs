@@ -12,7 +12,7 @@ use reedi_protocol::text::{AvatarUrl, Name};
 use reedi_protocol::{Position, Shard};
 
 pub async fn all<S: StorePort>(store: &S) {
-    the_first_send_wins(store).await;
+    the_latest_send_stands(store).await;
     send_keys_are_exact(store).await;
     receipts_never_go_back(store).await;
     an_equal_receipt_keeps_its_first_time(store).await;
@@ -23,7 +23,7 @@ pub async fn all<S: StorePort>(store: &S) {
     blocks_stand(store).await;
 }
 
-pub async fn the_first_send_wins<S: StorePort>(store: &S) {
+pub async fn the_latest_send_stands<S: StorePort>(store: &S) {
     for manner in Manner::ALL {
         let (conversation, sender) = (fresh::conversation(), fresh::account());
         let id = fresh::send_id("once");
@@ -35,7 +35,7 @@ pub async fn the_first_send_wins<S: StorePort>(store: &S) {
             digest: RequestDigest([at as u8; 16]),
         };
         manner.apply(store, &[sent(5), sent(3), sent(4)]).await;
-        let wanted = StoredSend { position: position(3), digest: RequestDigest([3; 16]) };
+        let wanted = StoredSend { position: position(5), digest: RequestDigest([5; 16]) };
         assert_eq!(store.sent(conversation, sender, &id).await, Ok(Some(wanted)), "{manner:?}");
     }
 }

@@ -220,7 +220,7 @@ fn plain(write: &Write) -> Option<Operation> {
             let key = vec![(*conversation).into(), (*sender).into(), id];
             let ttl = i32::try_from(SENDS_TTL_S).unwrap_or(i32::MAX);
             let sent = vec![Cell::Blob(encode_send(*position, *digest))];
-            Operation::insert(Query::PutSend, key, sent, -micros(*position)).expiring(ttl)
+            Operation::at(Query::PutSend, key, sent, *position).expiring(ttl)
         }
         Write::InboxJoined { account, conversation, kind, at } => {
             let key = vec![(*account).into(), (*conversation).into()];

@@ -186,7 +186,7 @@ fn reaction(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
     )
 }
 
-/// The first by position stands, for its time from when it was written.
+/// The latest by position stands, for its time from when it was written (ADR 0031).
 fn sent(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
     let Write::Sent { conversation, sender, client_message_id, position, digest } = write else {
         return Ok(());
@@ -194,7 +194,7 @@ fn sent(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
     let until = tx.now().plus_millis(u64::from(SENDS_TTL_S) * 1_000);
     tx.update(keys::sent(conversation, sender, &client_message_id), |old: Option<&Held<SentValue>>| match old
     {
-        Some(old) if old.value.position <= position => old.clone(),
+        Some(old) if old.value.position >= position => old.clone(),
         _ => Held::until(until, SentValue { position, digest }),
     })
 }
