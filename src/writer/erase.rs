@@ -3,7 +3,8 @@
 //! drops everything within a day all the same.
 
 use super::batch::Batch;
-use crate::domain::record::Body;
+use crate::domain::record::{Body, LATE_MS};
+use crate::domain::retention::CHANGE_WINDOW_MS;
 use crate::log::{DUPLICATE_WINDOW_MS, Log, LogPort};
 use crate::store::{Messages as _, Range, Store};
 use reedi_protocol::{ConversationKey, Position};
@@ -19,6 +20,9 @@ const MOST: usize = 100_000;
 const AT_ONCE: usize = 16;
 /// Events looked at at once for edits of a deleted message.
 const EVENTS_AT_ONCE: usize = 1_000;
+/// After its message an edit lands within this time, in milliseconds: both are judged by stamps, which the log's time
+/// may lie behind; twice, for the edge may have judged some time before it stamped.
+const EDITED_WITHIN_MS: u64 = CHANGE_WINDOW_MS + 2 * LATE_MS;
 /// How often an erasure that failed is tried; then it is left to the log's own age.
 const TRIES: u32 = 10;
 
@@ -93,15 +97,20 @@ impl Erasures {
 async fn erase(log: &Log, store: &Store, due: &Due) -> Result<(), String> {
     let mut after = due.target;
     let mut positions = vec![due.target];
+    let message = store.message(due.conversation, due.target).await.map_err(|error| error.to_string())?;
+    // Of an old message nothing later than this is an edit: a year of a busy group must not be read for it.
+    let last_edit = message.map(|message| message.row.log_time.plus_millis(EDITED_WITHIN_MS));
     while after < due.deleted {
         let range = Range { after, before: due.deleted };
         let events = store.events(due.conversation, range, EVENTS_AT_ONCE).await;
         let events = events.map_err(|error| error.to_string())?;
+        let is_over = events.last().zip(last_edit).is_some_and(|(event, last)| event.log_time > last);
         let edits = events
             .iter()
             .filter(|e| matches!(e.record.body, Body::Edit { target, .. } if target == due.target));
         positions.extend(edits.map(|e| e.position));
-        after = events.last().filter(|_| events.len() == EVENTS_AT_ONCE).map_or(due.deleted, |e| e.position);
+        let more = events.last().filter(|_| events.len() == EVENTS_AT_ONCE && !is_over);
+        after = more.map_or(due.deleted, |event| event.position);
     }
     for position in positions {
         log.erase(due.conversation.shard(), position).await.map_err(|error| error.to_string())?;
