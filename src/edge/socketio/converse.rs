@@ -56,11 +56,12 @@ pub async fn run(door: Arc<Door>, Whole(socket): Whole) {
     let conversation = door.conversations.token();
     let pen = Pen { socket };
     let mut under_way = UnderWay::default();
-    match converse(&present, &pen, &entered.inbox, &mut under_way).await {
-        End::Gone => finish(&present, &entered.inbox, under_way).await,
+    let ended = converse(&present, &pen, &entered.inbox, &mut under_way).await;
+    // What waits for others is done all the same, as on the plain WebSocket.
+    tokio::spawn(under_way.patient.for_each(async |_| {}));
+    match ended {
+        End::Gone => finish(&present, &entered.inbox, under_way.running).await,
         End::Close(close) => {
-            // What waits for others is done all the same, as on the plain WebSocket.
-            tokio::spawn(under_way.patient.for_each(async |_| {}));
             entered.inbox.close();
             pen.socket.extensions.remove::<Entered>();
             drop(present);
@@ -155,12 +156,11 @@ fn begin(present: &Present, asking: Asking) -> Command {
 }
 
 /// Does what a client sent before it left; nobody waits for the answers.
-async fn finish(present: &Present, inbox: &Inbox, under_way: UnderWay) {
+async fn finish(present: &Present, inbox: &Inbox, running: Option<Command>) {
     inbox.close();
-    if let Some(running) = under_way.running {
+    if let Some(running) = running {
         running.await;
     }
-    tokio::spawn(under_way.patient.for_each(async |_| {}));
     while let Some(asking) = inbox.take().await {
         begin(present, asking).await;
     }

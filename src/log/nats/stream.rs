@@ -86,12 +86,6 @@ impl SliceStream {
             };
             // Some of these are told as the request's fault, and pass all the same: a server that is not up yet, or room.
             let waits = [code::ACCOUNT_FULL, code::NO_PEERS, code::NO_ROOM, code::STORAGE_FULL];
-            if let ApiError::Refused(refusal) = &error
-                && (400..500).contains(&refusal.code)
-                && !waits.contains(&refusal.err_code)
-            {
-                return Err(NatsLogError::Stream { stream: self.name.clone(), why: error.to_string() });
-            }
             if error.is_refusal(&waits) {
                 tracing::warn!(
                     stream = self.name,
@@ -101,6 +95,10 @@ impl SliceStream {
                     "waiting for room in JetStream: each replica's server keeps max_bytes free for the stream; \
                      lower nats_max_bytes (REEDI_NATS_MAX_BYTES), or give the servers a larger max_file_store"
                 );
+            } else if let ApiError::Refused(refusal) = &error
+                && (400..500).contains(&refusal.code)
+            {
+                return Err(NatsLogError::Stream { stream: self.name.clone(), why: error.to_string() });
             } else {
                 tracing::warn!(stream = self.name, why = %error, "waiting for JetStream");
             }

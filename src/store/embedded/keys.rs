@@ -98,12 +98,6 @@ impl Key {
         self.0.first().is_some_and(|table| HOT.contains(table))
     }
 
-    /// A key as a fixture has it.
-    #[cfg(test)]
-    pub fn from_fixture(bytes: Vec<u8>) -> Self {
-        Self(bytes)
-    }
-
     /// Every key there is.
     #[cfg(test)]
     pub fn all() -> Span {

@@ -201,7 +201,7 @@ async fn shown(store: &EmbeddedStore) -> Vec<String> {
 async fn what_was_ever_written_is_still_read() {
     for fixture in [WRITTEN, BEFORE_0030] {
         let lines = fixture.lines().map(|line| line.split_once('=').unwrap());
-        let changes: Changes = lines.map(|(k, v)| (Key::from_fixture(unhex(k)), Some(unhex(v)))).collect();
+        let changes: Changes = lines.map(|(k, v)| (Key::found(&unhex(k)), Some(unhex(v)))).collect();
         let store = EmbeddedStore::in_memory(Hand::at(NOW_MS).clock());
         store.inner.engine.commit(changes).unwrap();
         assert_eq!(shown(&store).await, shown(&written().await).await);
