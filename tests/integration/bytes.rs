@@ -2,6 +2,7 @@
 //! as its own, live, replayed and read.
 
 use crate::support::cluster::WITHIN;
+use crate::support::listening::listening;
 use crate::support::person::Scene;
 use reedi_client::{Client, Page, Update, Updates};
 use reedi_protocol::event::ServerEvent;
@@ -41,11 +42,11 @@ async fn the_longest_contents_come_through_the_client(scene: Scene) {
         "\"".repeat(limits::CONTENT_BYTES),
         "\\".repeat(limits::CONTENT_BYTES),
     ];
-    let connect = |person: &crate::support::person::Person, edge: usize| {
-        Client::builder(&scene.urls[edge]).token(person.token()).connect()
+    let client = |person: &crate::support::person::Person, edge: usize| {
+        Client::builder(&scene.urls[edge]).token(person.token())
     };
-    let (sending, _own) = connect(&alice, 0).await.expect("it begins");
-    let (listening, mut live) = connect(&bob, 1).await.expect("it begins");
+    let (sending, _own) = client(&alice, 0).connect().await.expect("it begins");
+    let (listener, mut live) = listening(client(&bob, 1)).await;
     // A client that came before is told what follows as missed.
     let checkpoint = bob.socket(2).await.resume(None, json!({})).await;
     for content in &contents {
@@ -54,7 +55,7 @@ async fn the_longest_contents_come_through_the_client(scene: Scene) {
         assert!(next(&mut live).await == *content, "{:?} changed on its way", &content[..2]);
     }
     scene.cluster.stored(&conversation).await;
-    let page = listening.rest().history(id, Page::Newest, limits::PAGE_MOST).await.expect("a page");
+    let page = listener.rest().history(id, Page::Newest, limits::PAGE_MOST).await.expect("a page");
     let read: Vec<String> = page.messages.into_iter().rev().filter_map(|message| message.content).collect();
     assert!(read == contents, "history changed them");
     let back = bob.socket(2).await;
@@ -63,5 +64,5 @@ async fn the_longest_contents_come_through_the_client(scene: Scene) {
         back.all("new_message").iter().map(|m| m["content"].as_str().unwrap().to_owned()).collect();
     assert!(replayed == contents, "a replay changed them");
     sending.close().await;
-    listening.close().await;
+    listener.close().await;
 }

@@ -3,11 +3,12 @@
 use crate::support::backend::Backend;
 use crate::support::balancer::Balancer;
 use crate::support::cluster::{self, Cluster, Node, WITHIN};
+use crate::support::listening::listening;
 use crate::support::order;
 use crate::support::person::{Person, Scene};
 use parking_lot::Mutex;
 use reedi::role::process::Roles;
-use reedi_client::{Client, Update, Updates};
+use reedi_client::{Client, ClientBuilder, Update};
 use reedi_protocol::event::ServerEvent;
 use reedi_protocol::{Checkpoint, ConversationId};
 use serde_json::{Value, json};
@@ -60,10 +61,9 @@ struct Pair {
     listener: Client,
 }
 
-async fn client(url: &str, person: &Person) -> (Client, Updates) {
+fn client(url: &str, person: &Person) -> ClientBuilder {
     let quick = (Duration::from_millis(50), Duration::from_millis(500));
-    let builder = Client::builder(url).token(person.token()).reconnect(quick.0, quick.1);
-    builder.connect().await.expect("it begins")
+    Client::builder(url).token(person.token()).reconnect(quick.0, quick.1)
 }
 
 impl Pair {
@@ -73,9 +73,8 @@ impl Pair {
         let id: ConversationId = conversation.parse().unwrap();
         let (acknowledged, received): (Arc<Mutex<Vec<_>>>, Arc<Mutex<Vec<_>>>) = Default::default();
         let is_over = Arc::new(AtomicBool::new(false));
-        // First: what is sent before somebody ever listened is history, and no event.
-        let (listener, mut updates) = client(url, &reader).await;
-        let (mouth, mut own_updates) = client(url, &writer).await;
+        let (listener, mut updates) = listening(client(url, &reader)).await;
+        let (mouth, mut own_updates) = client(url, &writer).connect().await.expect("it begins");
         tokio::spawn(async move { while own_updates.recv().await.is_some() {} });
         let (noted, over) = (acknowledged.clone(), is_over.clone());
         let sending = tokio::spawn(async move {

@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod cluster;
 pub mod content;
 pub mod lines;
+pub mod listening;
 pub mod order;
 pub mod person;
 pub mod session;
