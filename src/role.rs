@@ -8,6 +8,8 @@ use crate::delivery::Delivery;
 use crate::edge::admission::Limits;
 use crate::edge::append::seal::KeyRing;
 use crate::edge::authenticate::{Signer, Verifier, VerifierError};
+use crate::edge::fair_share::FairShare;
+use crate::edge::listener::Doorway;
 use crate::edge::rest::Api;
 use crate::edge::session::OutboxLimits;
 use crate::edge::socketio::SocketIoDoor;
@@ -148,10 +150,15 @@ pub async fn start_edge(
     let door = SocketIoDoor::open(edge.clone());
     let router = rest::router(Api { edge: edge.clone(), signer }).merge(door.router());
     let router = router.layer(rest::cors(&config.process.cors_origins));
+    let doorway = Doorway {
+        proxies: config.process.trusted_proxies.clone(),
+        connections: FairShare::new(config.limits.http_connections as usize),
+        metrics: shared.metrics.clone(),
+    };
     let (served, shutdown) = (edge.clone(), shared.shutdown.clone());
     let running = tokio::spawn(async move {
         let leaving = shutdown.clone();
-        let serving = listener::serve(listener, router, async move { leaving.draining().await });
+        let serving = listener::serve(listener, router, doorway, async move { leaving.draining().await });
         let (draining, window) = (shutdown.clone(), served.limits.drain);
         let saying_goodbye = async move {
             draining.draining().await;
@@ -232,6 +239,8 @@ pub fn limits(config: &LimitsConfig, drain: Duration) -> Limits {
         presence_members: config.presence_members as usize,
         account: Rate { per_second: config.account_rate, burst: config.account_burst },
         conversation: Rate { per_second: config.conversation_rate, burst: config.conversation_burst },
+        read: Rate { per_second: config.read_rate, burst: config.read_burst },
+        answer_bytes: config.answer_bytes.in_memory(),
         sign_in: Rate { per_second: config.sign_in_rate, burst: config.sign_in_burst },
         sessions_per_account: config.connections_per_account as usize,
         sessions: config.connections as usize,

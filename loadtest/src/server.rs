@@ -176,9 +176,12 @@ impl Server {
         set("REEDI_ACCOUNTS", "own");
         set("REEDI_LOG_LEVEL", "warn");
         set("REEDI_DRAIN_SECONDS", "0");
-        for limit in ["ACCOUNT_RATE", "ACCOUNT_BURST", "CONVERSATION_RATE", "CONVERSATION_BURST"] {
-            set(&format!("REEDI_{limit}"), NO_LIMIT);
+        for what in ["ACCOUNT", "CONVERSATION", "READ"] {
+            set(&format!("REEDI_{what}_RATE"), NO_LIMIT);
+            set(&format!("REEDI_{what}_BURST"), NO_LIMIT);
         }
+        // All clients come from one address, of which an edge takes half as many.
+        set("REEDI_HTTP_CONNECTIONS", NO_LIMIT);
         let log = setup.folder.join(format!("{name}.log"));
         let mut process = Process::spawn(&setup.reedi, role, &settings, &log)?;
         process.ready(admin, READY_WITHIN).await?;

@@ -1,13 +1,17 @@
 //! Admission: how much anybody may ask for.
 
+use super::client_address::ClientAddress;
+use super::fair_share::{FairShare, TakenPlace};
 use super::refused::{Outcome, Refused};
 use super::session::OutboxLimits;
-use crate::rate_limit::{Decision, Rate, RateLimit, RateLimitPort, Subject};
+use crate::rate_limit::in_memory::InMemoryRateLimit;
+use crate::rate_limit::{Decision, Rate, RateLimit, RateLimitError, RateLimitPort, Subject};
 use crate::runtime::metrics::{Held, Metrics};
-use reedi_protocol::{AccountId, ConversationKey, Timestamp};
-use std::sync::Arc;
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Timestamp};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Seconds after which a client may try again when too many wait to authenticate: half of what each may take.
+const RETRY_WAITING_S: u64 = 5;
 
 /// The configured limits of an edge.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +22,10 @@ pub struct Limits {
     pub presence_members: usize,
     pub account: Rate,
     pub conversation: Rate,
+    /// Reads of an account on this edge.
+    pub read: Rate,
+    /// Bytes of answers to reads that an edge makes or has not written yet.
+    pub answer_bytes: usize,
     /// Tries to sign up or log in from one address.
     pub sign_in: Rate,
     pub sessions_per_account: usize,
@@ -30,22 +38,24 @@ pub struct Limits {
 
 pub struct Admission {
     rate_limit: RateLimit,
+    /// What reads cost, they cost this edge: it counts them by itself, and none waits for Redis.
+    reads: InMemoryRateLimit,
     limits: Limits,
     metrics: Metrics,
-    waiting: Arc<Semaphore>,
+    waiting: FairShare,
 }
 
 /// A socket that has not authenticated yet.
 pub struct WaitingSocket {
-    _permit: OwnedSemaphorePermit,
+    _place: TakenPlace,
     _counted: Held,
 }
 
 impl Admission {
     #[must_use]
     pub fn new(rate_limit: RateLimit, limits: Limits, metrics: Metrics) -> Self {
-        let waiting = Arc::new(Semaphore::new(limits.unauthenticated));
-        Self { rate_limit, limits, metrics, waiting }
+        let waiting = FairShare::new(limits.unauthenticated);
+        Self { rate_limit, reads: InMemoryRateLimit::default(), limits, metrics, waiting }
     }
 
     /// Counts an event that `account` sends to `conversation`.
@@ -71,21 +81,28 @@ impl Admission {
         self.take(Subject::Account(account), self.limits.account, "account_rate", now).await
     }
 
+    /// Counts a read.
+    ///
+    /// # Errors
+    /// The account has read too often.
+    pub async fn read(&self, account: AccountId, now: Timestamp) -> Outcome<()> {
+        self.decided("read_rate", self.reads.take(Subject::Account(account), self.limits.read, now).await)
+    }
+
     /// Counts a try to sign up or log in.
     ///
     /// # Errors
     /// Too many from this address.
-    pub async fn sign_in(&self, address: std::net::IpAddr, now: Timestamp) -> Outcome<()> {
-        let address = match address {
-            std::net::IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            // A household has a /64: its addresses are one client.
-            std::net::IpAddr::V6(v6) => u128::from(v6) >> 64 << 64,
-        };
-        self.take(Subject::SignIn(address), self.limits.sign_in, "sign_in_rate", now).await
+    pub async fn sign_in(&self, from: ClientAddress, now: Timestamp) -> Outcome<()> {
+        self.take(Subject::SignIn(from.client()), self.limits.sign_in, "sign_in_rate", now).await
     }
 
     async fn take(&self, subject: Subject, rate: Rate, limit: &'static str, now: Timestamp) -> Outcome<()> {
-        match self.rate_limit.take(subject, rate, now).await {
+        self.decided(limit, self.rate_limit.take(subject, rate, now).await)
+    }
+
+    fn decided(&self, limit: &'static str, decision: Result<Decision, RateLimitError>) -> Outcome<()> {
+        match decision {
             Ok(Decision::Allowed) => Ok(()),
             Ok(Decision::Refused { retry_after_ms }) => {
                 self.metrics.limit_hit(limit);
@@ -99,14 +116,18 @@ impl Admission {
         }
     }
 
-    /// A place among the sockets that wait to authenticate; `None` when all are taken.
-    #[must_use]
-    pub fn wait_unauthenticated(&self) -> Option<WaitingSocket> {
-        if let Ok(permit) = self.waiting.clone().try_acquire_owned() {
+    /// A place among the sockets that wait to authenticate.
+    ///
+    /// # Errors
+    /// All are taken, or too many from this address while they run short.
+    pub fn wait_unauthenticated(&self, from: ClientAddress) -> Outcome<WaitingSocket> {
+        if let Some(place) = self.waiting.take(Some(from.client())) {
             let counted = Metrics::hold(&self.metrics.sockets_unauthenticated);
-            return Some(WaitingSocket { _permit: permit, _counted: counted });
+            return Ok(WaitingSocket { _place: place, _counted: counted });
         }
         self.metrics.limit_hit("unauthenticated_sockets");
-        None
+        let mut refused = Refused::new(ErrorCode::RateLimited, "Too many connections wait to authenticate.");
+        refused.retry_after = Some(RETRY_WAITING_S);
+        Err(refused)
     }
 }

@@ -1,14 +1,21 @@
 //! The listener: takes connections, speaks HTTP/1.1 on them, and lets go of them when leaving.
 
+use super::client_address::ClientAddress;
+use super::fair_share::FairShare;
+use super::reading::Untaken;
+use crate::runtime::config::Networks;
+use crate::runtime::metrics::Metrics;
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::response::Response;
+use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::net::SocketAddr;
+use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -28,8 +35,35 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 /// write of ours waits, and short of a phone's way through a tunnel.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
 
+/// How long a client may take over a large answer: so long in any case, and a second more for so many bytes. Slower
+/// is a phone at the edge of its network with a page of pictures' texts; what does not come through then is asked for
+/// again in smaller pages.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_BYTES_PER_S: usize = 32 * 1_024;
+/// Answers up to this size go into the system's own buffers at once.
+const SMALL_ANSWER_BYTES: usize = 16 * 1_024;
+
+/// Who may connect, and how many.
+pub struct Doorway {
+    /// Whose word about clients' addresses is believed.
+    pub proxies: Networks,
+    /// Connections that are not sockets, or not yet.
+    pub connections: FairShare,
+    pub metrics: Metrics,
+}
+
+/// What is known of one connection besides its requests.
+#[derive(Default)]
+struct Connection {
+    /// A first request came.
+    asked: AtomicBool,
+    answering: Mutex<Option<Untaken>>,
+    answers: Notify,
+}
+
 /// Serves `router` until `stop`, then finishes what was begun.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop: impl Future<Output = ()>) {
+    let doorway = Arc::new(doorway);
     let (leaving, connections) = (CancellationToken::new(), TaskTracker::new());
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -46,16 +80,25 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                 continue;
             }
         };
+        let client = ClientAddress::of(from.ip(), &HeaderMap::new(), &doorway.proxies).client();
+        let is_proxy = doorway.proxies.contain(from.ip());
+        let Some(place) = doorway.connections.take((!is_proxy).then_some(client)) else {
+            doorway.metrics.limit_hit("http_connections");
+            continue;
+        };
         // Small frames go out at once: they are what people wait for.
         let _ = stream.set_nodelay(true);
         give_up_on_deaf(&stream);
         let router = router.clone();
-        let asked = Arc::new(AtomicBool::new(false));
-        let asks = Arc::clone(&asked);
+        let about = Arc::new(Connection::default());
+        let (told, at) = (about.clone(), doorway.clone());
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            asks.store(true, Ordering::Relaxed);
-            request.extensions_mut().insert::<ConnectInfo<SocketAddr>>(ConnectInfo(from));
-            router.clone().oneshot(request.map(axum::body::Body::new))
+            told.asked.store(true, Ordering::Relaxed);
+            let client = ClientAddress::of(from.ip(), request.headers(), &at.proxies);
+            request.extensions_mut().insert(client);
+            let (answering, told) =
+                (router.clone().oneshot(request.map(axum::body::Body::new)), told.clone());
+            async move { answering.await.inspect(|response| told.answers(response)) }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -65,6 +108,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
             .with_upgrades();
         let leaving = leaving.clone();
         connections.spawn(async move {
+            let _place = place;
             let mut connection = std::pin::pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -72,7 +116,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
-                () = asks_nothing(&asked) => return,
+                () = about.asks_nothing() => return,
+                () = about.takes_nothing() => return,
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection failed");
@@ -85,11 +130,36 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     let _ = tokio::time::timeout(FINISH_WITHIN, connections.wait()).await;
 }
 
-/// Ends once the first head should have come and has not.
-async fn asks_nothing(asked: &AtomicBool) {
-    tokio::time::sleep(HEAD_WITHIN).await;
-    if asked.load(Ordering::Relaxed) {
-        std::future::pending().await
+impl Connection {
+    fn answers(&self, response: &Response) {
+        let untaken = response.extensions().get::<Untaken>();
+        if let Some(large) = untaken.filter(|untaken| untaken.bytes > SMALL_ANSWER_BYTES) {
+            *self.answering.lock() = Some(large.clone());
+            self.answers.notify_one();
+        }
+    }
+
+    /// Ends once the first head should have come and has not.
+    async fn asks_nothing(&self) {
+        tokio::time::sleep(HEAD_WITHIN).await;
+        if self.asked.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    }
+
+    /// Ends once a large answer should have been taken and has not: it takes memory for as long.
+    async fn takes_nothing(&self) {
+        loop {
+            self.answers.notified().await;
+            let answering = self.answering.lock().take();
+            let Some(untaken) = answering else { continue };
+            let more = Duration::from_secs((untaken.bytes / ANSWER_BYTES_PER_S) as u64);
+            let taken = untaken.taken.cancelled();
+            if tokio::time::timeout(ANSWER_WITHIN + more, taken).await.is_err() {
+                tracing::debug!(bytes = untaken.bytes, "a client did not take its answer in time");
+                return;
+            }
+        }
     }
 }
 
@@ -99,5 +169,50 @@ fn give_up_on_deaf(stream: &tokio::net::TcpStream) {
     #[cfg(target_os = "linux")]
     if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN)) {
         tracing::debug!(%error, "a connection cannot be given a time limit");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::response::IntoResponse;
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    fn answer(bytes: usize) -> (Response, CancellationToken) {
+        let taken = CancellationToken::new();
+        let mut response = ().into_response();
+        response.extensions_mut().insert(Untaken { taken: taken.clone(), bytes });
+        (response, taken)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken_ends_its_connection() {
+        let connection = Connection::default();
+        let began = Instant::now();
+        let (_small, large) = (answer(SMALL_ANSWER_BYTES), answer(10 * ANSWER_BYTES_PER_S));
+        connection.answers(&_small.0);
+        connection.answers(&large.0);
+        connection.takes_nothing().await;
+        assert_eq!(began.elapsed(), ANSWER_WITHIN + Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_taken_ends_nothing() {
+        let connection = Arc::new(Connection::default());
+        let watching = tokio::spawn({
+            let connection = connection.clone();
+            async move { connection.takes_nothing().await }
+        });
+        for _ in 0..3 {
+            let (response, taken) = answer(10 * ANSWER_BYTES_PER_S);
+            connection.answers(&response);
+            // sleeps: paused time, in which nothing may end it
+            tokio::time::sleep(ANSWER_WITHIN).await;
+            taken.cancel();
+            // sleeps: likewise
+            tokio::time::sleep(10 * ANSWER_WITHIN).await;
+            assert!(!watching.is_finished());
+        }
     }
 }

@@ -5,18 +5,21 @@ pub mod admission;
 pub mod answer;
 pub mod append;
 pub mod authenticate;
+pub mod client_address;
 pub mod command;
 pub mod connection;
 pub mod coverage;
 pub mod degraded;
 pub mod deliver;
 pub mod drain;
+pub mod fair_share;
 pub mod fleeting;
 pub mod listener;
 pub mod newest;
 pub mod outbox;
 pub mod place;
 pub mod query;
+pub mod reading;
 pub mod refused;
 pub mod rest;
 pub mod resume;
@@ -45,6 +48,7 @@ use coverage::CoverageBook;
 use newest::Newest;
 use parking_lot::Mutex;
 use rand::RngCore;
+use reading::Reads;
 use reedi_protocol::AccountId;
 use routes::Routes;
 use session::Session;
@@ -94,6 +98,7 @@ pub struct Edge {
     pub metrics: Metrics,
     pub limits: Limits,
     pub admission: Admission,
+    pub reads: Reads,
     pub watermarks: Watermarks,
     pub views: Views,
     pub newest: Newest,
@@ -124,10 +129,12 @@ impl Edge {
         let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
         let appender = Appender::new(parts.log, parts.store.clone(), clock, watermarks.clone(), metrics);
         let admission = Admission::new(parts.rate_limit, parts.limits, parts.metrics.clone());
+        let reads = Reads::new(parts.limits.answer_bytes, parts.metrics.clone());
         Arc::new(Self {
             id,
             appender,
             admission,
+            reads,
             views,
             watermarks,
             store: parts.store,

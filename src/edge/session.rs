@@ -4,6 +4,8 @@ use super::authenticate::Identity;
 use super::coverage::CoverageBook;
 pub use super::outbox::{Close, Next, OutFrame, OutboxLimits};
 use super::outbox::{Outbox, Wake};
+use super::refused::{Outcome, Refused};
+use crate::rate_limit::{Rate, gcra};
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, Checkpoint, CloseCode, ConversationKey, DeviceId, Timestamp};
 use std::sync::Arc;
@@ -17,9 +19,31 @@ pub const JOINED_MOST: usize = 100;
 /// Commands of one session that may wait for others at once.
 pub const PATIENT_MOST: u32 = 64;
 
-/// Commands refused in a row for coming too fast, after which the connection ends: several times what
-/// a client has under way when the first refusal reaches it.
-const UNHEEDED_MOST: u32 = 256;
+/// Commands refused for coming too fast, beyond which the connection ends: at once several times what a client has
+/// under way when the first refusal reaches it, and for ever more than one that waits as it is told comes to.
+const UNHEEDED: Rate = Rate { per_second: 5, burst: 256 };
+
+/// Frames that count against nobody's account, for they ask nothing of any other part: pings, what is no command, new
+/// tokens and the like.
+const SMALL_TALK: Rate = Rate { per_second: 20, burst: 600 };
+
+/// What one session may do so often; nothing is held for it but this number ([`gcra`]).
+#[derive(Default)]
+struct Bucket(AtomicU64);
+
+impl Bucket {
+    /// Takes one at `uptime_ms`.
+    ///
+    /// # Errors
+    /// Too many; how many milliseconds to wait.
+    fn take(&self, rate: Rate, uptime_ms: u64) -> Result<(), u64> {
+        let now_us = uptime_ms.saturating_mul(1_000);
+        let mut refused = 0;
+        let next = |full_at_us| gcra(Some(full_at_us), now_us, rate).inspect_err(|wait| refused = *wait).ok();
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.map(drop).map_err(|_| refused)
+    }
+}
 
 pub struct Session {
     pub id: u64,
@@ -37,8 +61,8 @@ pub struct Session {
     outbox: Mutex<Outbox>,
     wake: Notify,
     joined: Mutex<Vec<ConversationKey>>,
-    /// Commands refused in a row for coming too fast.
-    unheeded: AtomicU32,
+    unheeded: Bucket,
+    small_talk: Bucket,
 }
 
 impl Session {
@@ -58,7 +82,8 @@ impl Session {
             outbox: Mutex::default(),
             wake: Notify::new(),
             joined: Mutex::default(),
-            unheeded: AtomicU32::new(0),
+            unheeded: Bucket::default(),
+            small_talk: Bucket::default(),
         })
     }
 
@@ -211,17 +236,30 @@ impl Session {
         begun.ok().map(|_| Patient(self.clone()))
     }
 
-    /// A command was not refused for coming too fast.
-    pub fn heeded(&self) {
-        self.unheeded.store(0, Ordering::Relaxed);
-    }
-
-    /// A command came too fast again. Who does not heed being told so is sent away.
-    pub fn unheeded(&self, retry_after_s: u64) {
-        if self.unheeded.fetch_add(1, Ordering::Relaxed) + 1 >= UNHEEDED_MOST {
+    /// A command came too fast. Who does not heed being told so is sent away.
+    pub fn unheeded(&self, uptime_ms: u64, retry_after_s: u64) {
+        if self.unheeded.take(UNHEEDED, uptime_ms).is_err() {
             let wait_ms = retry_after_s * 1_000;
             self.close(CloseCode::TooMany, format!("{{\"reconnectAfterMs\":{wait_ms}}}"));
         }
+    }
+
+    /// Counts a command that counts against no account.
+    ///
+    /// # Errors
+    /// Too many of them.
+    pub fn small_talk(&self, uptime_ms: u64) -> Outcome<()> {
+        self.small_talk.take(SMALL_TALK, uptime_ms).map_err(Refused::rate_limited)
+    }
+
+    /// Counts a frame that is no command. Whoever sends too many of them, and goes on, is sent away.
+    ///
+    /// # Errors
+    /// Too many of them.
+    pub fn no_command(&self, uptime_ms: u64) -> Outcome<()> {
+        self.small_talk(uptime_ms).inspect_err(|refused| {
+            self.unheeded(uptime_ms, refused.retry_after.unwrap_or(1));
+        })
     }
 
     /// False where it has joined too many.

@@ -199,6 +199,7 @@ series! {
     resume: Histogram = "From a resume command to its completion";
     connections: Gauge = "Authenticated sockets";
     sockets_unauthenticated: Gauge = "Sockets that have not authenticated yet";
+    answer_bytes: Gauge = "Memory that answers to reads take or may take, until their clients have them";
     outbox_frames: Gauge = "Frames that wait in all outboxes";
     active_accounts: Gauge = "Accounts with at least one connection";
     lag: Family<RoleShardLabel, Gauge> = "Positions of the log between what is done of a shard and the end; 0 where nothing waits";

@@ -1,7 +1,7 @@
 //! Too many, too fast, too slow.
 
 use crate::service::{self, messages};
-use crate::websocket::Socket;
+use crate::websocket::{self, Socket};
 use reedi_protocol::ErrorCode;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -114,11 +114,14 @@ async fn an_account_has_so_many_connections() {
     }
 }
 
-/// As many as the setting says may wait, for ten seconds each; then there is room again.
+/// Half as many as the setting says may wait from one address, for ten seconds each; then there is room again. Others
+/// find room all the while.
 #[tokio::test]
 async fn sockets_that_do_not_say_who_they_are() {
     const MOST: usize = 200;
-    let service = service::start("waiting", &[("sockets_unauthenticated", &MOST.to_string())]).await;
+    let most = (2 * MOST).to_string();
+    let settings = [("sockets_unauthenticated", most.as_str()), ("trusted_proxies", "127.0.0.1")];
+    let service = service::start("waiting", &settings).await;
     let mut waiting = Vec::with_capacity(MOST);
     let began = Instant::now();
     for _ in 0..MOST {
@@ -128,6 +131,14 @@ async fn sockets_that_do_not_say_who_they_are() {
         let refused = Socket::try_connect(&service, None).await.err().expect("one too many is let in");
         refused.refuses("one too many", &[ErrorCode::RateLimited]);
     }
+    let mut elsewhere = websocket::UPGRADE.to_vec();
+    elsewhere.push(("X-Forwarded-For", "192.0.2.7"));
+    let mut others = Vec::new();
+    while let Ok((other, _)) = Socket::upgrade(&service, &elsewhere).await {
+        others.push(other);
+    }
+    assert_eq!(others.len(), MOST / 32, "a share of what is left");
+    drop(others);
     let person = service.person();
     let mut known = Socket::connect(&service, Some(&person.token)).await;
     assert!(known.is_well().await, "who has a token is not held up");

@@ -48,6 +48,16 @@ impl Raw {
         Some(Reply { status, headers, body })
     }
 
+    /// The status of an answer without headers.
+    pub async fn status(&mut self) -> u16 {
+        let mut lines = String::new();
+        while !lines.ends_with("\r\n\r\n") {
+            let read = tokio::time::timeout(PATIENCE, self.0.read_line(&mut lines)).await.expect("in time");
+            assert!(read.expect("an answer") > 0, "it ended after {lines:?}");
+        }
+        lines.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line")
+    }
+
     /// All answers until the connection ends.
     async fn replies(&mut self) -> Vec<Reply> {
         let mut replies = Vec::new();

@@ -67,7 +67,8 @@ pub struct Service {
 
 /// The service that tests share which need no settings of their own.
 pub async fn shared() -> &'static Service {
-    SHARED.get_or_init(|| start("shared", &[])).await
+    let tries = [("sign_in_rate", "1000"), ("sign_in_burst", "1000")];
+    SHARED.get_or_init(|| start("shared", &tries)).await
 }
 
 /// A service with settings of its own.

@@ -181,14 +181,34 @@ async fn frames_in_pieces_and_pings_between_them_are_fine() {
 }
 
 #[tokio::test]
-async fn a_flood_of_pings_is_only_answered() {
+async fn many_pings_are_answered_and_a_flood_ends_its_connection() {
     let service = service::shared().await;
     let mut socket = socket(service).await;
-    for _ in 0..200 {
-        let pings = frame(0x89, 8, b"pingping").repeat(100);
+    let pings = frame(0x89, 8, b"pingping").repeat(100);
+    for _ in 0..5 {
         socket.stream.get_mut().write_all(&pings).await.expect("written");
     }
     assert!(socket.is_well().await);
+    for _ in 0..200 {
+        // Until the other side has had enough.
+        let _ = socket.stream.get_mut().write_all(&pings).await;
+    }
+    let (code, reason) = socket.closed().await;
+    assert_eq!(code, 4429, "{reason}");
+}
+
+/// What is no command counts too, however it is wrong.
+#[tokio::test]
+async fn a_flood_of_nonsense_ends_its_connection() {
+    let service = service::shared().await;
+    for text in ["{", r#"{"event":"no_such_thing"}"#, r#"{"event":"authenticate","data":{}}"#] {
+        let mut socket = socket(service).await;
+        for _ in 0..5_000 {
+            socket.text(text).await;
+        }
+        let (code, reason) = socket.closed().await;
+        assert_eq!(code, 4429, "{text}: {reason}");
+    }
 }
 
 #[tokio::test]

@@ -71,11 +71,13 @@ pub(super) struct Target {
     pub stored: StoredMessage,
 }
 
-/// Reads the message that a command is about, as new as this edge knows it.
+/// Reads the message that a command is about, as new as this edge knows it. Counts as a read, whatever becomes of the
+/// command.
 ///
 /// # Errors
 /// Not there for this account, or it cannot be read now.
 pub(super) async fn target(edge: &Edge, account: AccountId, id: MessageId) -> Outcome<Target> {
+    edge.admission.read(account, edge.clock.now()).await?;
     let conversation = id.key();
     let view = edge.member_view(account, conversation).await?;
     let member = *view.member(account)?;

@@ -114,17 +114,14 @@ pub async fn handle(
     // Boxed where it is made: each of the wrappings would move what the largest command needs.
     let work = Box::pin(dispatch(edge, session, event, data));
     match trace.scope(work).instrument(span).await {
-        Ok(answer) => {
-            session.heeded();
-            answer
-        }
+        Ok(answer) => answer,
         Err(refused) => {
             if event == name::RESUME {
                 session.resume_refused();
             }
             edge.metrics.refused(refused.code);
             if refused.code == ErrorCode::RateLimited {
-                session.unheeded(refused.retry_after.unwrap_or(1));
+                session.unheeded(edge.uptime_ms(), refused.retry_after.unwrap_or(1));
             }
             Answer::from(&refused)
         }
@@ -191,10 +188,14 @@ async fn fleeting_command(edge: &Edge, session: &Session, event: &str, data: &st
             return Ok(Answer::with(serde_json::json!({ "participants": participants })));
         }
         name::LEAVE_CONVERSATION => {
+            session.small_talk(edge.uptime_ms())?;
             fleeting::leave(edge, session, in_conversation(data)?);
             return Ok(Answer::done());
         }
-        _ => return Err(Refused::new(ErrorCode::UnknownEvent, "There is no such command.")),
+        _ => {
+            session.small_talk(edge.uptime_ms())?;
+            return Err(Refused::new(ErrorCode::UnknownEvent, "There is no such command."));
+        }
     };
     edge.admission.command(session.account, edge.clock.now()).await?;
     fleeting::typing(edge, session, in_conversation(data)?, typing).await?;
@@ -215,6 +216,7 @@ fn of_message(data: &str) -> Outcome<reedi_protocol::MessageId> {
 }
 
 async fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outcome<Answer> {
+    session.small_talk(edge.uptime_ms())?;
     let command: command::Authenticate = parse(data)?;
     let identity: Identity = edge.verifier.verify(&command.token).await?;
     if identity.account != session.account || identity.device != session.device {

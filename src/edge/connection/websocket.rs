@@ -223,7 +223,10 @@ where
                         });
                     }
                     Said::Close(code) => return Ended::ByClient(code),
-                    Said::Ping(payload) => within(socket.pong(&payload)).await,
+                    Said::Ping(payload) => match session.no_command(present.edge.uptime_ms()) {
+                        Ok(()) => within(socket.pong(&payload)).await,
+                        Err(_) => Ok(()),
+                    },
                     Said::Pong => Ok(()),
                 }
             }
@@ -298,13 +301,11 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
         Ok(frame) => frame,
         Err(error) => {
             // One bad frame is a mistake to tell; the connection is still in step.
-            let event = ServerEvent::Error {
-                code: ErrorCode::Malformed,
-                message: error.to_string(),
-                retry_after: None,
-            };
-            edge.metrics.refused(ErrorCode::Malformed);
-            session.push(crate::edge::wire::encode(&event));
+            let counted = session.no_command(edge.uptime_ms());
+            let refused =
+                counted.err().unwrap_or_else(|| Refused::new(ErrorCode::Malformed, error.to_string()));
+            edge.metrics.refused(refused.code);
+            session.push(crate::edge::wire::encode(&ServerEvent::from(refused.refusal())));
             return Ok(None);
         }
     };

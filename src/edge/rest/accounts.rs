@@ -2,17 +2,17 @@
 
 use super::Api;
 use super::body::{Answer, Json};
+use crate::edge::client_address::SignInTry;
 use crate::edge::refused::{Outcome, Refused};
 use crate::people::People;
 use crate::people::own::{LogInError, OwnPeople, SignUpError};
 use crate::people::password::Password;
 use crate::store::Store;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::State;
 use reedi_protocol::command::{Login, SignUp};
 use reedi_protocol::resource::Session;
 use reedi_protocol::text::{Name, TextError, Username};
 use reedi_protocol::{AccountId, ErrorCode};
-use std::net::SocketAddr;
 
 /// Makes an account of its own.
 ///
@@ -30,7 +30,7 @@ use std::net::SocketAddr;
 )]
 pub async fn sign_up(
     State(api): State<Api>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    _: SignInTry,
     Json(command): Json<SignUp>,
 ) -> Outcome<Answer<Session>> {
     let username = Username::parse(&command.username).map_err(|e| Refused::invalid("/username", e))?;
@@ -38,7 +38,6 @@ pub async fn sign_up(
     let display_name = command.display_name.as_deref().map(Name::parse).transpose();
     let display_name = display_name.map_err(|_| Refused::invalid("/displayName", TextError::DisplayName))?;
     let now = api.edge.clock.now();
-    api.edge.admission.sign_in(from.ip(), now).await?;
     let account =
         own(&api)?.sign_up(username, password, display_name, now).await.map_err(|error| match error {
             SignUpError::Taken => {
@@ -65,10 +64,9 @@ pub async fn sign_up(
 )]
 pub async fn log_in(
     State(api): State<Api>,
-    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    _: SignInTry,
     Json(command): Json<Login>,
 ) -> Outcome<Answer<Session>> {
-    api.edge.admission.sign_in(from.ip(), api.edge.clock.now()).await?;
     let account =
         own(&api)?.log_in(&command.username, command.password).await.map_err(|error| match error {
             LogInError::WrongCredentials => {

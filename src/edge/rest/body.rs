@@ -3,6 +3,7 @@
 use super::Api;
 use crate::edge::authenticate::Identity;
 use crate::edge::command::socket::from_json;
+use crate::edge::reading::Reading;
 use crate::edge::refused::Refused;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -59,6 +60,19 @@ impl FromRequestParts<Api> for Caller {
             Refused::new(ErrorCode::Unauthenticated, "Give a token: `Authorization: Bearer <token>`.")
         })?;
         Ok(Self(api.edge.verifier.verify(token).await?))
+    }
+}
+
+/// The account that a request to read comes from, counted.
+pub struct Reader(pub Identity);
+
+impl FromRequestParts<Api> for Reader {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
+        let Caller(identity) = Caller::from_request_parts(parts, api).await?;
+        api.edge.admission.read(identity.account, api.edge.clock.now()).await?;
+        Ok(Self(identity))
     }
 }
 
@@ -157,6 +171,27 @@ impl<T: Serialize> IntoResponse for Answer<T> {
     fn into_response(self) -> Response {
         let status = axum::http::StatusCode::from_u16(self.0).unwrap_or_default();
         (status, axum::Json(self.1)).into_response()
+    }
+}
+
+/// The answer to a read that had to have room.
+pub struct Page<T>(pub Reading, pub T);
+
+impl<T: Serialize> IntoResponse for Page<T> {
+    fn into_response(self) -> Response {
+        let Self(reading, value) = self;
+        let json = match serde_json::to_vec(&value) {
+            Ok(json) => json,
+            Err(error) => {
+                tracing::error!(%error, "an answer cannot be written as JSON");
+                return Refused::from(ErrorCode::Internal).into_response();
+            }
+        };
+        drop(value);
+        let (bytes, untaken) = reading.answer(json);
+        let mut response = ([(CONTENT_TYPE, "application/json")], bytes).into_response();
+        response.extensions_mut().insert(untaken);
+        response
     }
 }
 

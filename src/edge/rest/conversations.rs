@@ -1,14 +1,16 @@
 //! `/conversations` and their participants.
 
 use super::Api;
-use super::body::{Answer, Caller, Json, NoContent, Path, Query};
+use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader};
 use super::openapi::{ConversationPath, LimitQuery, UserPath};
 use crate::domain::permission::Wish;
 use crate::edge::command::{account_id, change_conversation, conversation_id, create_conversation};
 use crate::edge::query::lists;
+use crate::edge::reading::{page_bytes, participants_bytes};
 use crate::edge::refused::Outcome;
 use axum::extract::State;
 use reedi_protocol::command::{AddParticipants, CreateDirect, CreateGroup, SetRole, UpdateConversation};
+use reedi_protocol::limits;
 use reedi_protocol::resource::{Conversation, ConversationList, Participant};
 
 /// Where a page of the list begins.
@@ -38,9 +40,12 @@ pub struct ListQuery {
 )]
 pub async fn list(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Query(query): Query<ListQuery>,
-) -> Outcome<Answer<ConversationList>> {
+) -> Outcome<Page<ConversationList>> {
+    let each = participants_bytes(api.edge.limits.group_members);
+    let participants = each * query.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MOST);
+    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit) + participants).await?;
     let page = lists::get(
         &api.edge,
         me.account,
@@ -48,7 +53,7 @@ pub async fn list(
         query.limit,
     )
     .await?;
-    Ok(Answer(200, page))
+    Ok(Page(reading, page))
 }
 
 /// Opens the direct conversation with another account.
@@ -110,7 +115,7 @@ pub async fn create_group(
 )]
 pub async fn one(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Path(id): Path<String>,
 ) -> Outcome<Answer<Conversation>> {
     let conversation = conversation_id(&id, "conversationId")?;

@@ -1,10 +1,11 @@
 //! Messages, events, receipts and reactions.
 
 use super::Api;
-use super::body::{Answer, Caller, Json, NoContent, Path, Query, once};
+use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader, once};
 use super::openapi::{ConversationPath, LimitQuery, MessagePath};
 use crate::edge::command::{conversation_id, delete_message, edit_message, message_id, react, send_message};
 use crate::edge::query::{events as event_query, history as history_query};
+use crate::edge::reading::{page_bytes, participants_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -84,12 +85,13 @@ pub async fn send(
 )]
 pub async fn history(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Path(id): Path<String>,
     Query(query): Query<history_query::Query>,
-) -> Outcome<Answer<History>> {
+) -> Outcome<Page<History>> {
     let conversation = conversation_id(&id, "conversationId")?;
-    Ok(Answer(200, history_query::get(&api.edge, me.account, conversation, &query).await?))
+    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit)).await?;
+    Ok(Page(reading, history_query::get(&api.edge, me.account, conversation, &query).await?))
 }
 
 /// Where a page of events begins.
@@ -122,15 +124,16 @@ pub struct EventsQuery {
 )]
 pub async fn events(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Path(id): Path<String>,
     Query(query): Query<EventsQuery>,
-) -> Outcome<Answer<Events>> {
+) -> Outcome<Page<Events>> {
     let conversation = conversation_id(&id, "conversationId")?;
     let after = Position::from_u64(query.after.unwrap_or(0));
     let after = after.ok_or_else(|| Refused::invalid("?after", "a position that this server gave"))?;
     let limit = history_query::page_size(query.limit)?;
-    Ok(Answer(200, event_query::get(&api.edge, me.account, conversation, after, limit).await?))
+    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit)).await?;
+    Ok(Page(reading, event_query::get(&api.edge, me.account, conversation, after, limit).await?))
 }
 
 /// Edits a message.
@@ -201,9 +204,11 @@ pub async fn receipts(
     State(api): State<Api>,
     Caller(me): Caller,
     Path(id): Path<String>,
-) -> Outcome<Answer<Receipts>> {
+) -> Outcome<Page<Receipts>> {
     let id = message_id(&id, "messageId")?;
-    Ok(Answer(200, history_query::receipts(&api.edge, me.account, id).await?))
+    let members = api.edge.limits.group_members;
+    let reading = api.edge.reads.begin(me.account, participants_bytes(members)).await?;
+    Ok(Page(reading, history_query::receipts(&api.edge, me.account, id).await?))
 }
 
 /// Adds a reaction.

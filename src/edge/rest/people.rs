@@ -1,7 +1,7 @@
 //! `/api/users`: finding people.
 
 use super::Api;
-use super::body::{Answer, Caller, Path, Query};
+use super::body::{Answer, Caller, Path, Query, Reader};
 use super::openapi::UserPath;
 use crate::edge::command::account_id;
 use crate::edge::refused::{Outcome, Refused};
@@ -52,7 +52,7 @@ pub async fn search(
 )]
 pub async fn profile(
     State(api): State<Api>,
-    Caller(_): Caller,
+    Reader(_): Reader,
     Path(user): Path<String>,
 ) -> Outcome<Answer<Profile>> {
     let profile = api.edge.people.profile(account_id(&user, "userId")?).await?;

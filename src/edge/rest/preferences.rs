@@ -1,7 +1,7 @@
 //! `/settings` and `/blocks`.
 
 use super::Api;
-use super::body::{Answer, Caller, Json, NoContent, Path};
+use super::body::{Answer, Caller, Json, NoContent, Path, Reader};
 use super::openapi::UserPath;
 use crate::edge::command::account_id;
 use crate::edge::refused::{Outcome, Refused};
@@ -26,7 +26,7 @@ const BLOCKS_MOST: usize = 10_000;
     tag = "preferences",
     responses((status = 200, description = "The settings as they stand.", body = Settings)),
 )]
-pub async fn settings(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answer<Settings>> {
+pub async fn settings(State(api): State<Api>, Reader(me): Reader) -> Outcome<Answer<Settings>> {
     Ok(Answer(200, api.edge.settings(me.account).await?))
 }
 
@@ -77,7 +77,7 @@ pub struct Blocks {
     tag = "preferences",
     responses((status = 200, description = "Whom I have blocked.", body = Blocks)),
 )]
-pub async fn blocks(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answer<Blocks>> {
+pub async fn blocks(State(api): State<Api>, Reader(me): Reader) -> Outcome<Answer<Blocks>> {
     let blocked = api.edge.store.blocks(me.account, BLOCKS_MOST).await?;
     let blocks = blocked.into_iter().map(|user_id| Block { user_id }).collect();
     Ok(Answer(200, Blocks { blocks, next_cursor: None }))
@@ -94,7 +94,7 @@ pub async fn blocks(State(api): State<Api>, Caller(me): Caller) -> Outcome<Answe
 )]
 pub async fn is_blocked(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Path(user): Path<String>,
 ) -> Outcome<Answer<Block>> {
     let user_id = account_id(&user, "userId")?;
@@ -148,7 +148,7 @@ pub async fn block(
 )]
 pub async fn unblock(
     State(api): State<Api>,
-    Caller(me): Caller,
+    Reader(me): Reader,
     Path(user): Path<String>,
 ) -> Outcome<NoContent> {
     let user_id = account_id(&user, "userId")?;

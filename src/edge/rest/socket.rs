@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::body::bearer;
+use crate::edge::client_address::ClientAddress;
 use crate::edge::connection::Present;
 use crate::edge::connection::websocket::{self, Entry};
 use crate::edge::refused::{Outcome, Refused};
@@ -59,11 +60,10 @@ pub async fn upgrade(State(api): State<Api>, request: Request) -> Outcome<Respon
             // Workers know of the account before the client hears that it is connected.
             Entry::Known(Box::new(Present::come(&api.edge, identity).await?))
         }
-        None => Entry::Unknown(api.edge.admission.wait_unauthenticated().ok_or_else(|| {
-            let mut refused = Refused::new(ErrorCode::RateLimited, "Too many sockets wait to authenticate.");
-            refused.retry_after = Some(5);
-            refused
-        })?),
+        None => {
+            let from = ClientAddress::in_extensions(&parts.extensions);
+            Entry::Unknown(api.edge.admission.wait_unauthenticated(from)?)
+        }
     };
     let on_upgrade: OnUpgrade = parts.extensions.remove().ok_or_else(|| {
         Refused::new(ErrorCode::Malformed, "This connection cannot be upgraded: use HTTP/1.1.")

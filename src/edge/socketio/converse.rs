@@ -145,6 +145,7 @@ fn begin(present: &Present, asking: Asking) -> Command {
         let answer = match asking.asked {
             Asked::Command { event, data } => socket::handle(&edge, &session, &event, data.get(), None).await,
             Asked::Refused(refused) => {
+                let refused = session.no_command(edge.uptime_ms()).err().unwrap_or(refused);
                 edge.metrics.refused(refused.code);
                 Answer::from(&refused)
             }

@@ -1,7 +1,7 @@
 //! Enter: who a client is, before it is told that it is connected; then its session.
 
 use super::Door;
-use super::front::Arrival;
+use super::front::{Arrival, Polled};
 use super::inbox::{Asked, Asking, Inbox, Put, Taken};
 use super::refusal::NotLetIn;
 use crate::edge::connection::Present;
@@ -53,6 +53,7 @@ pub struct Auth {
 pub struct Entered {
     session: Arc<Session>,
     present: Arc<Mutex<Option<Present>>>,
+    _polled: Option<Arc<Polled>>,
     pub inbox: Arc<Inbox>,
 }
 
@@ -88,7 +89,8 @@ pub async fn enter(
     present.session.heard_by_transport();
     let inbox = Arc::new(Inbox::new(door.edge.limits.outbox.bytes));
     let session = present.session.clone();
-    let entered = Entered { session, present: Arc::new(Mutex::new(Some(present))), inbox };
+    let polled = Polled::note(&door, &socket).map(Arc::new);
+    let entered = Entered { session, present: Arc::new(Mutex::new(Some(present))), _polled: polled, inbox };
     socket.extensions.insert(entered);
     // Before the client hears that it is connected: nothing it sends or does is missed.
     socket.on_fallback(async |_: Taken| {});

@@ -3,8 +3,9 @@
 
 use super::Door;
 use super::refusal::undisguised;
-use super::wire::{Carries, Cut, Wire};
+use super::wire::{Carried, Carries, Cut, Wire};
 use crate::edge::admission::WaitingSocket;
+use crate::edge::client_address::ClientAddress;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::rest::body::bearer;
 use crate::edge::rest::socket::{Prefixed, accept_key};
@@ -15,12 +16,12 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Frame;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use reedi_protocol::ErrorCode;
+use reedi_protocol::{ErrorCode, limits};
 use socketioxide::TransportType;
 use socketioxide::adapter::LocalAdapter;
 use socketioxide::socket::Socket;
@@ -35,8 +36,6 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 /// A goodbye may just miss the flush that is waited for, and goes out with the next one within this time.
 const LAST_FLUSH_WITHIN: Duration = Duration::from_millis(50);
-/// Seconds after which a client may try again when too many wait; the plain WebSocket says the same.
-const RETRY_WAITING_S: u64 = 5;
 
 /// What is known of a connection from its handshake; socketioxide keeps it as long as the connection.
 pub struct Arrival {
@@ -66,27 +65,93 @@ fn undisguised_frame(frame: Frame<Bytes>) -> Frame<Bytes> {
     frame.map_data(|data| undisguised(&data).map_or(data, Bytes::from))
 }
 
+/// What depends on a body that is still to come.
+async fn in_time<T>(body: impl Future<Output = T>) -> Outcome<T> {
+    let late = |_| Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.");
+    tokio::time::timeout(BODY_WITHIN, body).await.map_err(late)
+}
+
+/// What somebody posts whom we do not know yet: as much as a plain WebSocket's first frame may have.
+async fn of_stranger(body: Body) -> Outcome<Body> {
+    let whole = Limited::new(body, limits::FIRST_FRAME_BYTES).collect();
+    let whole = in_time(whole).await?.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return ErrorCode::TooLarge.into();
+        }
+        Refused::new(ErrorCode::Malformed, "The body did not arrive whole.")
+    })?;
+    Ok(Body::from(whole.to_bytes()))
+}
+
+/// A body that is posted to a session; one at a time, as Socket.IO's own server has it: what a session posts is taken
+/// in order, and takes no more memory than one body.
+struct Posting {
+    door: Arc<Door>,
+    sid: String,
+}
+
+impl Posting {
+    fn begin(door: &Arc<Door>, sid: &str) -> Outcome<Self> {
+        if !door.posting.lock().insert(sid.to_owned()) {
+            let detail = "This session's last POST is still under way: send one after the other.";
+            return Err(Refused::new(ErrorCode::Malformed, detail));
+        }
+        Ok(Self { door: door.clone(), sid: sid.to_owned() })
+    }
+}
+
+impl Drop for Posting {
+    fn drop(&mut self) {
+        self.door.posting.lock().remove(&self.sid);
+    }
+}
+
+/// A session that came by polling and was let in, for as long as this lives.
+pub struct Polled {
+    door: Arc<Door>,
+    sid: String,
+}
+
+impl Polled {
+    /// `None` for one that came by WebSocket. How it came is what counts: by now it may have upgraded.
+    pub fn note(door: &Arc<Door>, socket: &Socket<LocalAdapter>) -> Option<Self> {
+        let arrival = socket.req_parts().extensions.get::<Arc<Arrival>>();
+        arrival.is_some_and(|arrival| arrival.cut.is_none()).then(|| {
+            let sid = socket.id.to_string();
+            door.polled.lock().insert(sid.clone());
+            Self { door: door.clone(), sid }
+        })
+    }
+}
+
+impl Drop for Polled {
+    fn drop(&mut self) {
+        self.door.polled.lock().remove(&self.sid);
+    }
+}
+
 impl Door {
     async fn take(self: &Arc<Self>, request: Request) -> Outcome<Response> {
         let (parts, body) = request.into_parts();
-        let is_session = value(&parts.uri, "sid").is_some();
+        let sid = value(&parts.uri, "sid").map(str::to_owned);
         let is_current = value(&parts.uri, "EIO") == Some("4");
         if is_current && value(&parts.uri, "transport") == Some("websocket") && parts.method == Method::GET {
             return self.upgrade(parts);
         }
         let is_post = parts.method == Method::POST;
-        let request = if is_session || !is_current {
+        let _posting = match &sid {
+            Some(sid) if is_post => Some(Posting::begin(self, sid)?),
+            _ => None,
+        };
+        let is_known = sid.as_ref().is_some_and(|sid| self.polled.lock().contains(sid));
+        let request = if sid.is_some() || !is_current {
+            let body = if is_post && !is_known { of_stranger(body).await? } else { body };
             Request::from_parts(parts, body)
         } else {
             self.arrive(parts, None)?.map(|()| Body::empty())
         };
         let answering = self.service.clone().oneshot(request);
-        let answered = if is_post {
-            let late = |_| Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.");
-            tokio::time::timeout(BODY_WITHIN, answering).await.map_err(late)?
-        } else {
-            answering.await
-        };
+        let answered = if is_post { in_time(answering).await? } else { answering.await };
         match answered {
             Ok(response) if response.status() == StatusCode::PAYLOAD_TOO_LARGE => {
                 Err(ErrorCode::TooLarge.into())
@@ -98,13 +163,9 @@ impl Door {
 
     /// What socketioxide is given of a handshake, and keeps: nothing of the headers but the token.
     fn arrive(&self, parts: Parts, cut: Option<Cut>) -> Outcome<axum::http::Request<()>> {
-        let waiting = self.edge.admission.wait_unauthenticated().ok_or_else(|| {
-            let mut refused =
-                Refused::new(ErrorCode::RateLimited, "Too many connections wait to authenticate.");
-            refused.retry_after = Some(RETRY_WAITING_S);
-            refused
-        })?;
         let bearer = bearer(&parts.headers)?.map(str::to_owned);
+        let from = ClientAddress::in_extensions(&parts.extensions);
+        let waiting = self.edge.admission.wait_unauthenticated(from)?;
         let mut request = axum::http::Request::new(());
         *request.method_mut() = parts.method;
         *request.uri_mut() = parts.uri;
@@ -154,7 +215,7 @@ impl Door {
     async fn attach<S, K>(&self, wire: Wire<S, K>, head: axum::http::Request<()>)
     where
         S: Carries,
-        K: Unpin + Send + 'static,
+        K: Carried,
     {
         if let Err(error) = self.service.clone().call((wire, head)).await {
             tracing::debug!(%error, "a connection does not speak Engine.IO");
@@ -223,8 +284,18 @@ enum Kept {
     /// Its place among those that wait: socketioxide itself remembers a handshake until it should have
     /// authenticated, however early the client left.
     Arrival(Option<Arc<Arrival>>),
-    #[expect(dead_code, reason = "dropped with the wire, nothing else")]
     Upgrade(Upgrade),
+}
+
+impl Carried for Kept {
+    fn is_stranger(&self) -> bool {
+        match self {
+            Self::Arrival(arrival) => {
+                arrival.as_ref().is_some_and(|arrival| arrival.waiting.lock().is_some())
+            }
+            Self::Upgrade(upgrade) => !upgrade.door.polled.lock().contains(&upgrade.sid),
+        }
+    }
 }
 
 impl Drop for Kept {

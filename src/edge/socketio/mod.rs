@@ -21,7 +21,7 @@ use reedi_protocol::limits;
 use socketioxide::handler::ConnectHandler;
 use socketioxide::service::SocketIoService;
 use socketioxide::{ParserConfig, SocketIo, TransportType};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
@@ -56,6 +56,9 @@ struct Door {
     service: SocketIoService<Router>,
     /// Connections that were polled before, by session id.
     upgraded: Mutex<HashMap<String, Cut>>,
+    /// Sessions that came by polling and were let in, and those that have a POST under way, by session id.
+    polled: Mutex<HashSet<String>>,
+    posting: Mutex<HashSet<String>>,
     conversations: TaskTracker,
 }
 
@@ -80,8 +83,14 @@ impl SocketIoDoor {
             .ws_read_buffer_size(READ_BUFFER)
             .with_parser(parser)
             .build_with_inner_svc(Router::new());
-        let door =
-            Arc::new(Door { edge, service, upgraded: Mutex::default(), conversations: TaskTracker::new() });
+        let door = Arc::new(Door {
+            edge,
+            service,
+            upgraded: Mutex::default(),
+            polled: Mutex::default(),
+            posting: Mutex::default(),
+            conversations: TaskTracker::new(),
+        });
         let (at_the_door, inside) = (door.clone(), door.clone());
         let connected = move |socket| converse::run(inside.clone(), socket);
         let enter = move |socket, auth| enter::enter(at_the_door.clone(), socket, auth);

@@ -3,6 +3,7 @@
 
 use super::refusal::undisguised;
 use futures_util::task::AtomicWaker;
+use reedi_protocol::limits;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,6 +17,9 @@ use tokio::sync::Notify;
 const LINGER_FOR: Duration = Duration::from_secs(2);
 /// A client that is not let in is told so within this much.
 const BEGINNING_BYTES: u64 = 4_096;
+/// What a client may say before it has said who it is: twice a plain WebSocket's first frame, since pings and the
+/// like are among it.
+const STRANGERS_BYTES: usize = 2 * limits::FIRST_FRAME_BYTES;
 /// Stages of a wire's end; it begins at 0.
 const DEAF: u8 = 1;
 const GONE: u8 = 2;
@@ -79,21 +83,40 @@ pub trait Carries: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Carries for S {}
 
+/// What lives as long as a wire.
+pub trait Carried: Unpin + Send + 'static {
+    /// Whether the client has not said yet who it is.
+    fn is_stranger(&self) -> bool;
+}
+
 /// A connection that a [`Cut`] ends; `kept` lives as long.
-pub struct Wire<S: Carries, K> {
+pub struct Wire<S: Carries, K: Carried> {
     /// Taken when dropped.
     io: Option<S>,
     cut: Cut,
-    _kept: K,
+    kept: K,
+    /// Bytes that a stranger may still say; `None` once it is none.
+    stranger: Option<usize>,
 }
 
-impl<S: Carries, K> Wire<S, K> {
+impl<S: Carries, K: Carried> Wire<S, K> {
     pub fn new(io: S, cut: Cut, kept: K) -> Self {
-        Self { io: Some(io), cut, _kept: kept }
+        Self { io: Some(io), cut, kept, stranger: Some(STRANGERS_BYTES) }
+    }
+
+    /// Counts `read` bytes more, as long as nobody knows whose they are.
+    fn hear(&mut self, read: usize) -> io::Result<()> {
+        let Some(left) = self.stranger else { return Ok(()) };
+        if !self.kept.is_stranger() {
+            self.stranger = None;
+            return Ok(());
+        }
+        self.stranger = Some(left.saturating_sub(read));
+        if read > left { Err(io::Error::other("a stranger says too much")) } else { Ok(()) }
     }
 }
 
-impl<S: Carries, K> Drop for Wire<S, K> {
+impl<S: Carries, K: Carried> Drop for Wire<S, K> {
     fn drop(&mut self) {
         if let (Some(io), true, false) = (self.io.take(), self.cut.is(DEAF), self.cut.is(GONE)) {
             tokio::spawn(linger(io));
@@ -114,7 +137,7 @@ async fn linger(mut io: impl Carries) {
     let _ = tokio::time::timeout(LINGER_FOR, until_closed).await;
 }
 
-impl<S: Carries, K: Unpin> AsyncRead for Wire<S, K> {
+impl<S: Carries, K: Carried> AsyncRead for Wire<S, K> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -124,14 +147,16 @@ impl<S: Carries, K: Unpin> AsyncRead for Wire<S, K> {
         if self.cut.is(DEAF) {
             return Poll::Ready(Ok(()));
         }
+        let before = buf.filled().len();
         match &mut self.io {
-            Some(io) => Pin::new(io).poll_read(cx, buf),
-            None => Poll::Ready(Ok(())),
+            Some(io) => ready!(Pin::new(io).poll_read(cx, buf))?,
+            None => return Poll::Ready(Ok(())),
         }
+        Poll::Ready(self.hear(buf.filled().len() - before))
     }
 }
 
-impl<S: Carries, K: Unpin> Wire<S, K> {
+impl<S: Carries, K: Carried> Wire<S, K> {
     fn unless_gone<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,7 +170,7 @@ impl<S: Carries, K: Unpin> Wire<S, K> {
     }
 }
 
-impl<S: Carries, K: Unpin> AsyncWrite for Wire<S, K> {
+impl<S: Carries, K: Carried> AsyncWrite for Wire<S, K> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // Of what was put in another's place as much is written as of that, since both are of one length.
         let told = (self.cut.written() < BEGINNING_BYTES).then(|| undisguised(bytes)).flatten();
@@ -170,12 +195,50 @@ impl<S: Carries, K: Unpin> AsyncWrite for Wire<S, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    /// Known or not.
+    struct Known(Arc<AtomicBool>);
+
+    impl Carried for Known {
+        fn is_stranger(&self) -> bool {
+            !self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn known(is_known: bool) -> (Known, Arc<AtomicBool>) {
+        let is_known = Arc::new(AtomicBool::new(is_known));
+        (Known(is_known.clone()), is_known)
+    }
+
+    #[tokio::test]
+    async fn a_stranger_may_say_so_much() {
+        let (mut client, server) = tokio::io::duplex(STRANGERS_BYTES);
+        let (kept, _) = known(false);
+        let mut wire = Wire::new(server, Cut::default(), kept);
+        let mut heard = vec![0; STRANGERS_BYTES];
+        client.write_all(&heard.clone()).await.unwrap();
+        wire.read_exact(&mut heard).await.unwrap();
+        client.write_all(b"more").await.unwrap();
+        assert!(wire.read(&mut heard).await.is_err());
+
+        let (mut client, server) = tokio::io::duplex(STRANGERS_BYTES);
+        let (kept, is_known) = known(false);
+        let mut wire = Wire::new(server, Cut::default(), kept);
+        client.write_all(b"token").await.unwrap();
+        wire.read_exact(&mut heard[..5]).await.unwrap();
+        is_known.store(true, Ordering::SeqCst);
+        for _ in 0..4 {
+            client.write_all(&[0; STRANGERS_BYTES]).await.unwrap();
+            wire.read_exact(&mut heard).await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn an_ended_wire_reads_nothing_more_and_still_writes() {
         let (mut client, server) = tokio::io::duplex(16);
         let cut = Cut::default();
-        let mut wire = Wire::new(server, cut.clone(), ());
+        let mut wire = Wire::new(server, cut.clone(), known(true).0);
         let flushed = tokio::spawn({
             let cut = cut.clone();
             async move { cut.flushed(0).await }
@@ -208,7 +271,7 @@ mod tests {
     async fn a_writer_that_waits_for_its_client_is_let_go() {
         let (_client, server) = tokio::io::duplex(4);
         let cut = Cut::default();
-        let mut wire = Wire::new(server, cut.clone(), ());
+        let mut wire = Wire::new(server, cut.clone(), known(true).0);
         let writing = tokio::spawn(async move { wire.write_all(b"more than fits").await });
         tokio::task::yield_now().await;
         cut.now();

@@ -5,6 +5,7 @@
 pub mod address;
 pub mod error;
 pub mod needs;
+pub mod networks;
 pub mod reference;
 pub mod secret;
 pub mod sources;
@@ -13,6 +14,7 @@ pub mod value;
 
 pub use address::{ContactPoints, HttpUrl, NatsUrls, Origins, RedisUrls, Replication};
 pub use error::{ConfigError, ConfigErrors, Source};
+pub use networks::Networks;
 pub use secret::{SealKey, SealKeys, Secret, SigningSecret};
 pub use sources::{Effective, Inputs, Shown, flags};
 pub use table::Setting;
@@ -33,6 +35,8 @@ settings! {
             "Folder of the embedded parts' data and of the secrets that `reedi dev` makes.";
         cors_origins = "cors_origins": Origins, default "",
             "Web pages that may call this service from a browser.";
+        trusted_proxies = "trusted_proxies": Networks, default "",
+            "Networks of the proxies in front, whose `X-Forwarded-For` is believed. Without it, all who come through one proxy count as one client where clients are counted by address.";
         drain_seconds = "drain_seconds": u64, in 0..=3_600, default "25",
             "Seconds over which a leaving process spreads its goodbyes; Kubernetes kills after 30 s by default.";
         log_format = "log_format": LogFormat, default "auto",
@@ -130,6 +134,12 @@ settings! {
             "Events a second that a conversation takes for ever.";
         conversation_burst = "conversation_burst": u32, in 1..=1_000_000, default "1000",
             "Events that a conversation takes at once.";
+        read_rate = "read_rate": u32, in 1..=1_000_000, default "50",
+            "Reads a second that an account may ask one edge for, for ever: of REST, and the message that a command is about.";
+        read_burst = "read_burst": u32, in 1..=1_000_000, default "1000",
+            "Reads that an account may ask one edge for at once.";
+        answer_bytes = "answer_bytes": ByteSize, default "256MiB",
+            "Memory of one edge for answers to reads that clients have not taken yet; a sixteenth of it for each account.";
         sign_in_rate = "sign_in_rate": u32, in 1..=1_000_000, default "1",
             "Tries a second to sign up or log in from one address for ever; each costs some 30 ms of a core.";
         sign_in_burst = "sign_in_burst": u32, in 1..=1_000_000, default "30",
@@ -138,6 +148,8 @@ settings! {
             "Sockets of one edge; 4 KiB each when idle, before the system's own buffers.";
         connections_per_account = "connections_per_account": u32, in 1..=100_000, default "50",
             "Sockets of one account on one edge.";
+        http_connections = "http_connections": u32, in 16..=1_000_000, default "16384",
+            "Connections of one edge that are not sockets, or not yet; some 20 KiB each.";
         sockets_unauthenticated = "sockets_unauthenticated": u32, in 1..=1_000_000, default "4096",
             "Sockets of one edge that may wait for their token, each at most 10 s.";
         outbox_frames = "outbox_frames": u32, in 16..=1_000_000, default "1024",

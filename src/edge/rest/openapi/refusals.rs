@@ -16,6 +16,8 @@ const TOKEN: &[ErrorCode] = &[Unauthenticated, InvalidToken, TokenExpired, Unava
 const BODY: &[ErrorCode] = &[Malformed, NotUnicode, RequestTimeout, TooLarge, UnsupportedMediaType];
 /// Whatever reads the store, or waits until it has caught up.
 const STORE: &[ErrorCode] = &[StoreUnavailable];
+/// Whatever only reads; `Unavailable` also where as much is answered as there is memory for.
+const READ: &[ErrorCode] = &[RateLimited, Unavailable];
 /// Whatever makes an event.
 const LOG: &[ErrorCode] = &[RateLimited, LogUnavailable, OutcomeUnknown, StoreUnavailable];
 /// Whatever names something in its path.
@@ -29,16 +31,16 @@ pub(super) fn of(operation: &str) -> Option<Vec<ErrorCode>> {
         "signUp" => &[BODY, &[InvalidValue, UsernameTaken, RateLimited, Unavailable], STORE],
         "logIn" => &[BODY, &[WrongCredentials, RateLimited, Unavailable], STORE],
         "searchPeople" => &[TOKEN, &[RateLimited]],
-        "getPerson" => &[TOKEN, NAMED],
-        "getSettings" => &[TOKEN, STORE],
+        "getPerson" => &[TOKEN, NAMED, READ],
+        "getSettings" => &[TOKEN, READ, STORE],
         "putSettings" => &[TOKEN, BODY, &[RateLimited], STORE],
-        "listBlocks" => &[TOKEN, STORE],
-        "getBlock" | "deleteBlock" => &[TOKEN, NAMED, STORE],
+        "listBlocks" => &[TOKEN, READ, STORE],
+        "getBlock" | "deleteBlock" => &[TOKEN, NAMED, READ, STORE],
         "putBlock" => &[TOKEN, &[NotUnicode, InvalidValue, RateLimited], STORE],
-        "listConversations" => &[TOKEN, &[InvalidValue], STORE],
+        "listConversations" => &[TOKEN, &[InvalidValue], READ, STORE],
         "createDirectConversation" => &[TOKEN, BODY, &[InvalidValue, RecipientUnavailable], LOG],
         "createGroup" => &[TOKEN, BODY, &[InvalidValue, RecipientUnavailable, GroupFull], LOG],
-        "getConversation" | "getReceipts" | "getHistory" | "getEvents" => &[TOKEN, NAMED, STORE],
+        "getConversation" | "getReceipts" | "getHistory" | "getEvents" => &[TOKEN, NAMED, READ, STORE],
         "updateConversation" => &[TOKEN, BODY, NAMED, GROUP, LOG],
         "addParticipants" => &[TOKEN, BODY, NAMED, GROUP, &[GroupFull, RecipientUnavailable], LOG],
         "leaveGroup" => &[TOKEN, NAMED, &[NotAGroup, Conflict], LOG],
