@@ -210,7 +210,7 @@ mod tests {
             // sleeps: paused time, in which nothing may end it
             tokio::time::sleep(ANSWER_WITHIN).await;
             taken.cancel();
-            // sleeps: likewise
+            // sleeps: paused time, in which nothing may end it
             tokio::time::sleep(10 * ANSWER_WITHIN).await;
             assert!(!watching.is_finished());
         }
