@@ -1,7 +1,7 @@
 //! Fleeting: typing and presence, told to those who joined a conversation and stored nowhere.
 
 use super::refused::Outcome;
-use super::session::Session;
+use super::session::{OutFrame, Session};
 use super::{Edge, wire};
 use crate::domain::conversation::ConversationState;
 use crate::edge_link::{EdgeLinkPort, Fleeting, PresenceChange, ToWorkers};
@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 use reedi_protocol::event::{PresenceStatus, ServerEvent};
 use reedi_protocol::resource::PresenceVisibility;
-use reedi_protocol::{AccountId, ConversationKey};
+use reedi_protocol::{AccountId, ConversationKey, ErrorCode};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -64,6 +64,18 @@ impl Interest {
         }
     }
 
+    /// Where `account` is looked at, by whom.
+    fn of(&self, account: AccountId) -> Vec<(u64, ConversationKey)> {
+        self.0.lock().by_account.get(&account).into_iter().flatten().copied().collect()
+    }
+
+    /// One session hears of `account` because of one conversation no more.
+    fn forget_one(&self, account: AccountId, of: (u64, ConversationKey)) {
+        if let Some(sessions) = self.0.lock().by_account.get_mut(&account) {
+            sessions.remove(&of);
+        }
+    }
+
     fn sessions(&self, account: AccountId) -> Vec<u64> {
         let interested = self.0.lock();
         let of = interested.by_account.get(&account);
@@ -98,9 +110,13 @@ pub async fn join(
             "One connection may have {} conversations joined at once: leave one first.",
             super::session::JOINED_MOST
         );
-        return Err(super::refused::Refused::new(reedi_protocol::ErrorCode::InvalidValue, detail));
+        return Err(super::refused::Refused::new(ErrorCode::InvalidValue, detail));
     }
     if view.state.members.len() > edge.limits.presence_members {
+        return Ok(Vec::new());
+    }
+    if edge.may_reach_peer(&view, session.account).await.is_err() {
+        // Whoever may not message the other does not see it either; nobody is told why.
         return Ok(Vec::new());
     }
     let others: Vec<AccountId> =
@@ -172,6 +188,25 @@ pub async fn visibility_changed(edge: &Edge, account: AccountId, visible: Presen
     }
 }
 
+/// What `account` allows has changed: who looked at it in a conversation of the two and may not message it any more sees it
+/// leave, as by its settings.
+pub async fn preferences_changed(edge: Arc<Edge>, account: AccountId) {
+    for (session, conversation) in edge.interest.of(account) {
+        let mut looking = None;
+        edge.sessions_by_id(&[session], |session| looking = Some(session.clone()));
+        let (Some(looking), Ok(view)) = (looking, edge.views.get(conversation).await) else { continue };
+        let may = edge.may_reach_peer(&view, looking.account).await;
+        if !may.is_err_and(|refused| refused.code == ErrorCode::RecipientUnavailable) {
+            continue;
+        }
+        edge.interest.forget_one(account, (session, conversation));
+        if !edge.interest.sessions(account).contains(&session) {
+            let change = PresenceChange { account, status: PresenceStatus::Offline, last_seen: None };
+            looking.push(status_change(&change));
+        }
+    }
+}
+
 async fn look(edge: &Edge, accounts: &[AccountId]) -> Vec<PresentStatus> {
     let Ok(found) = edge.presence.look(accounts, edge.clock.now()).await else { return Vec::new() };
     let mut present = Vec::with_capacity(accounts.len());
@@ -190,7 +225,7 @@ async fn is_visible(edge: &Edge, account: AccountId) -> bool {
     edge.settings(account).await.is_ok_and(|s| s.presence == PresenceVisibility::Everyone)
 }
 
-/// Passes typing on to the members of a conversation who joined it.
+/// Passes typing on to the members of a conversation who joined it; as if it did where the other has blocked the account.
 ///
 /// # Errors
 /// Not a member.
@@ -201,7 +236,8 @@ pub async fn typing(
     typing: bool,
 ) -> Outcome<()> {
     let view = edge.member_view(session.account, conversation).await?;
-    if view.state.members.len() <= edge.limits.typing_members {
+    let is_told = view.state.members.len() <= edge.limits.typing_members;
+    if is_told && edge.may_reach_peer(&view, session.account).await.is_ok() {
         let what = Fleeting::Typing { account: session.account, typing };
         let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
         if let Err(error) = edge.link.to_workers(frame).await {
@@ -211,6 +247,14 @@ pub async fn typing(
     Ok(())
 }
 
+fn status_change(change: &PresenceChange) -> OutFrame {
+    wire::encode(&ServerEvent::UserStatusChange {
+        user_id: change.account,
+        status: change.status,
+        last_seen: change.last_seen,
+    })
+}
+
 /// Tells the sessions that are interested.
 pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
     for change in changes {
@@ -218,12 +262,7 @@ pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
         if interested.is_empty() {
             continue;
         }
-        let event = ServerEvent::UserStatusChange {
-            user_id: change.account,
-            status: change.status,
-            last_seen: change.last_seen,
-        };
-        let frame = wire::encode(&event);
+        let frame = status_change(change);
         edge.sessions_by_id(&interested, |session| session.push(frame.clone()));
     }
 }

@@ -136,7 +136,7 @@ fn fleeting_commands() -> Vec<Command> {
     let join = command(
         name::JOIN_CONVERSATION,
         "Opens a conversation: from here on this connection is told of typing and presence in it. Answers with the others' \
-         presence; empty in groups beyond the limit, and without those who show it to nobody. Messages come for \
+         presence; empty in groups beyond the limit, and without those who show it to nobody or take no messages from me. Messages come for \
          every conversation of mine, joined or not.",
         json!({ "participants": [{ "userId": bob(), "status": PresenceStatus::Online, "lastSeen": null }] }),
     );

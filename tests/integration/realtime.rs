@@ -13,6 +13,7 @@ on_both!(
     presence_is_told_to_those_who_joined,
     presence_goes_by_who_takes_part,
     whoever_hides_is_not_seen,
+    who_is_blocked_sees_and_is_heard_no_more,
     large_groups_are_told_too,
     frames_that_are_wrong,
 );
@@ -196,6 +197,29 @@ async fn whoever_hides_is_not_seen(scene: Scene) {
     let _there = carol.socket(1).await;
     looking.event("user_status_change", |s| s["userId"] == carol.id()).await;
     assert!(looking.all("user_status_change").iter().all(|s| s["userId"] != bob.id()));
+}
+
+async fn who_is_blocked_sees_and_is_heard_no_more(scene: Scene) {
+    let [alice, bob, carol] = scene.people();
+    let (conversation, beside) = (alice.direct(&bob).await, carol.direct(&bob).await);
+    let here = json!({ "conversationId": conversation });
+    let (looking, looked_at) = (alice.socket(0).await, bob.socket(1).await);
+    looking.ok("join_conversation", here.clone()).await;
+    looked_at.ok("join_conversation", here.clone()).await;
+    looking.ok("typing_start", here.clone()).await;
+    looked_at.event("user_typing", |t| t["userId"] == alice.id()).await;
+    bob.at(2).put(&format!("/blocks/{}", alice.id()), &Value::Null).await.expect(201);
+    looking.event("user_status_change", |s| s["userId"] == bob.id() && s["status"] == "offline").await;
+    // As if it were told.
+    looking.ok("typing_stop", here.clone()).await;
+    // What is told later has come, and the typing before it has not.
+    let there = json!({ "conversationId": beside });
+    looked_at.ok("join_conversation", there.clone()).await;
+    carol.socket(0).await.ok("typing_start", there).await;
+    looked_at.event("user_typing", |t| t["userId"] == carol.id()).await;
+    assert_eq!(looked_at.all("user_typing").iter().filter(|t| t["userId"] == alice.id()).count(), 1);
+    let again = alice.socket(2).await.ok("join_conversation", here).await;
+    assert_eq!(again["participants"], json!([]));
 }
 
 async fn large_groups_are_told_too(scene: Scene) {

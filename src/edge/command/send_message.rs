@@ -245,7 +245,7 @@ impl Edge {
     ///
     /// # Errors
     /// Blocked, or the other accepts nobody like this; the same for both.
-    pub(super) async fn may_reach_peer(&self, view: &View, sender: AccountId) -> Outcome<()> {
+    pub(in crate::edge) async fn may_reach_peer(&self, view: &View, sender: AccountId) -> Outcome<()> {
         match view.state.peer_of(sender) {
             Some(peer) if !self.may_message(sender, peer).await? => {
                 refuse(ErrorCode::RecipientUnavailable, "This account cannot be messaged.")

@@ -108,7 +108,8 @@ pub async fn is_blocked(
 /// Blocks an account.
 ///
 /// Its direct messages, edits and reactions to me are refused with `recipient_unavailable`, as if I
-/// accepted nobody, and it cannot add me to a group. Groups that both are in already go on. Other servers of a
+/// accepted nobody, and it cannot add me to a group. In our conversation it
+/// is not told when I am there, nor am I when it types; the same goes for whoever I do not take messages from. Groups that both are in already go on. Other servers of a
 /// cluster go by it at once, and after at most 30 seconds where they could not be told. That the account exists
 /// is not checked.
 #[utoipa::path(
