@@ -311,6 +311,33 @@ impl Drop for Patient {
 mod tests {
     use super::*;
 
+    /// Else the sweep would hold every session that ends within its resume for as long as the edge lives.
+    #[test]
+    fn one_that_ends_within_its_resume_is_held_no_more() {
+        let account = AccountId::new(uuid::Uuid::from_u128(1));
+        let identity = Identity { account, device: None, expires_at: Timestamp::from_millis(1) };
+        let session = Session::new(1, identity, OutboxLimits { frames: 2, bytes: 1_000 });
+        let book = CoverageBook::new(crate::edge_link::EdgeId(1));
+        session.expect_resume(&book);
+        session.begin_resume().expect("it begins");
+        assert!(!session.release_unless_resuming(Duration::ZERO), "it goes on");
+        session.release();
+        assert!(session.release_unless_resuming(Duration::MAX));
+    }
+
+    #[test]
+    fn a_session_has_so_much_small_talk() {
+        let account = AccountId::new(uuid::Uuid::from_u128(1));
+        let identity = Identity { account, device: None, expires_at: Timestamp::from_millis(1) };
+        let session = Session::new(1, identity, OutboxLimits { frames: 2, bytes: 1_000 });
+        let talk = |tries: u32, at: u64| (0..tries).filter(|_| session.no_command(at).is_ok()).count();
+        assert_eq!(talk(700, 1_000), 600);
+        assert_eq!(talk(50, 2_000), 20, "so many a second for ever");
+        assert!(session.try_next().is_none(), "it has been told 130 times");
+        assert_eq!(talk(200, 2_000), 0);
+        assert!(matches!(session.try_next(), Some(Next::Close(close)) if close.code == CloseCode::TooMany));
+    }
+
     #[test]
     fn a_silent_client_is_asked_once() {
         let account = AccountId::new(uuid::Uuid::from_u128(1));

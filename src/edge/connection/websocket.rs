@@ -346,3 +346,45 @@ fn answer_frame(ack: Option<u64>, answer: &Answer) -> Option<OutFrame> {
     };
     Some(OutFrame { text: Bytes::from(text), place: None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    /// Frames that come to more than is written at once, to a client that takes so many bytes every nine seconds.
+    async fn written_to(bytes_at_once: usize) -> Result<(), Ended> {
+        const FRAMES: usize = 40;
+        const FRAME: usize = 10_000;
+        let (mut client, server) = tokio::io::duplex(1_024);
+        let reading = tokio::spawn(async move {
+            let mut buffer = vec![0; bytes_at_once];
+            loop {
+                // sleeps: paused time, in which the client takes nothing
+                tokio::time::sleep(Duration::from_secs(9)).await;
+                if client.read_exact(&mut buffer).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let mut socket = WebSocket::new(server, limits::FRAME_BYTES);
+        let frames = std::iter::repeat_with(|| Bytes::from(vec![b'x'; FRAME])).take(FRAMES);
+        let written = write(&mut socket, frames).await;
+        drop(socket);
+        reading.await.expect("the client lives");
+        written
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_may_be_slow_as_long_as_it_takes_something() {
+        let began = tokio::time::Instant::now();
+        assert!(written_to(100_000).await.is_ok());
+        assert!(began.elapsed() > 2 * WRITE_WITHIN, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_takes_next_to_nothing_is_too_slow() {
+        let ended = written_to(1_000).await.expect_err("too slow");
+        assert!(matches!(ended, Ended::ByUs(close) if close.code == CloseCode::SlowConsumer));
+    }
+}
