@@ -89,6 +89,9 @@ pub struct Outbox {
     replayed: usize,
     held: Option<Box<Held>>,
     close: Option<Close>,
+    /// How far the client had been told elsewhere, beyond what this edge knew when it resumed: what comes up to there
+    /// it has. Gone once the edge knows as much.
+    ahead: Option<Checkpoint>,
     /// Whether an event was told since the last checkpoint frame.
     told: bool,
     /// A resume was not carried out yet: what was missed before is still owed, and no place may be
@@ -107,6 +110,7 @@ impl Default for Outbox {
             replayed: 0,
             held: Some(Held::new(None, Resume::None)),
             close: None,
+            ahead: None,
             told: false,
             owes: false,
             ping: false,
@@ -118,7 +122,9 @@ impl Outbox {
     /// Puts a live event in. One that finds no room ends the session: the client comes back and resumes,
     /// so nothing is dropped silently.
     pub fn push(&mut self, frame: OutFrame, limits: OutboxLimits) -> Wake {
-        if self.close.is_some() {
+        let is_known =
+            |ahead: &Checkpoint| frame.place.is_some_and(|(shard, position)| position <= ahead.get(shard));
+        if self.close.is_some() || self.ahead.as_ref().is_some_and(is_known) {
             return Wake::No;
         }
         let (held, held_bytes) = self.held.as_ref().map_or((0, 0), |held| (held.frames.len(), held.bytes));
@@ -161,6 +167,17 @@ impl Outbox {
         if let Some(held) = &mut self.held {
             held.baseline = Some(baseline);
         }
+    }
+
+    /// The client resumes from a place that this edge has not come to: another one told it more.
+    pub fn begin_ahead(&mut self, told_to: Checkpoint) {
+        self.begin_after(told_to.clone());
+        self.ahead = Some(told_to);
+    }
+
+    /// This edge has come to `through`.
+    pub fn has_come_to(&mut self, through: &Checkpoint) {
+        self.ahead.take_if(|ahead| Shard::all().all(|shard| ahead.get(shard) <= through.get(shard)));
     }
 
     /// A resume has come and will begin when it is its turn: live frames wait from here on, whatever else
@@ -228,7 +245,7 @@ impl Outbox {
 
     /// Whether an event was told since the last time this was asked, and everything before it too.
     pub fn take_told(&mut self) -> bool {
-        self.held.is_none() && !self.owes && std::mem::take(&mut self.told)
+        self.held.is_none() && !self.owes && self.ahead.is_none() && std::mem::take(&mut self.told)
     }
 
     /// Says whether what a resume asked for is still to come.
@@ -442,6 +459,28 @@ mod tests {
         push(&mut outbox, 3..=3);
         assert!(!outbox.take_told(), "a checkpoint now would hide what was missed");
         outbox.owes(false);
+        assert!(outbox.take_told());
+    }
+
+    fn checkpoint(sequence: u64) -> Checkpoint {
+        let mut checkpoint = Checkpoint::default();
+        checkpoint.set(Shard(3), Position::new(Epoch::FIRST, sequence).unwrap());
+        checkpoint
+    }
+
+    /// Another edge had told the client up to 5 when this one had only come to 2.
+    #[test]
+    fn what_another_edge_has_told_is_told_once() {
+        let mut outbox = begun_after(2);
+        assert!(resumed(&mut outbox).is_some());
+        outbox.begin_ahead(checkpoint(5));
+        push(&mut outbox, 3..=3);
+        assert_eq!(outbox.release(), Wake::Yes);
+        push(&mut outbox, 4..=7);
+        assert_eq!(written(&mut outbox), ["6", "7"]);
+        outbox.has_come_to(&checkpoint(4));
+        assert!(!outbox.take_told(), "a checkpoint now would take the client back");
+        outbox.has_come_to(&checkpoint(7));
         assert!(outbox.take_told());
     }
 

@@ -41,7 +41,9 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
         // Another edge may have told this client more than this one has been told: its place does not go back,
         // and what comes here up to there it has.
         Shard::all().for_each(|shard| told_to.advance(shard, checkpoint.get(shard)));
-        session.begin_after(told_to.clone());
+        if told_to != up_to {
+            session.begin_ahead(told_to.clone());
+        }
     }
     let replayed = replay(edge, session, checkpoint, &cursors, &up_to).await;
     session.owes(replayed.is_err());

@@ -110,6 +110,16 @@ impl Session {
         self.outbox.lock().begin_after(baseline);
     }
 
+    /// Another edge told the client more: [`Outbox::begin_ahead`].
+    pub fn begin_ahead(&self, told_to: Checkpoint) {
+        self.outbox.lock().begin_ahead(told_to);
+    }
+
+    /// This edge has come to `through`.
+    pub fn has_come_to(&self, through: &Checkpoint) {
+        self.outbox.lock().has_come_to(through);
+    }
+
     /// A resume has come: [`Outbox::expect_resume`].
     ///
     /// The book is the edge's own, locked: whoever tells events locks it before any outbox, and to lock

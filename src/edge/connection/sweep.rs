@@ -47,6 +47,7 @@ pub async fn run(edge: Arc<Edge>) {
 fn look(edge: &Edge) {
     let now_ms = edge.clock.now().as_millis();
     let uptime_ms = edge.uptime_ms();
+    let through = edge.coverage.lock().through();
     let mut waiting = 0;
     for session in edge.routes.sessions() {
         if session.expires_at().as_millis() + LEEWAY_MS < now_ms {
@@ -56,6 +57,7 @@ fn look(edge: &Edge) {
         } else {
             session.ping_if_silent(uptime_ms, PING_AFTER.as_millis() as u64);
         }
+        session.has_come_to(&through);
         waiting += session.waiting_frames();
     }
     edge.metrics.outbox_frames.set(waiting as i64);
