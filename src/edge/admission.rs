@@ -121,7 +121,7 @@ impl Admission {
     /// # Errors
     /// All are taken, or too many from this address while they run short.
     pub fn wait_unauthenticated(&self, from: ClientAddress) -> Outcome<WaitingSocket> {
-        if let Some(place) = self.waiting.take(Some(from.client())) {
+        if let Some(place) = self.waiting.take(Some(from.site())) {
             let counted = Metrics::hold(&self.metrics.sockets_unauthenticated);
             return Ok(WaitingSocket { _place: place, _counted: counted });
         }

@@ -22,28 +22,46 @@ impl ClientAddress {
     #[must_use]
     pub fn of(peer: IpAddr, headers: &HeaderMap, proxies: &Networks) -> Self {
         let mut heard = peer;
-        let texts: Vec<&str> = headers
-            .get_all(FORWARDED)
-            .iter()
-            .flat_map(|value| value.to_str().unwrap_or("").split(','))
-            .collect();
-        for text in texts.into_iter().rev() {
+        // Piece by piece: what a client wrote before them must not hide what proxies did.
+        let values = headers.get_all(FORWARDED).iter();
+        let pieces: Vec<&[u8]> =
+            values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
+        for piece in pieces.into_iter().rev() {
             if !proxies.contain(heard) {
                 break;
             }
             // A proxy that says what is no address has said nothing: it is the last that is known.
-            let Some(before) = address(text.trim()) else { break };
+            let Some(before) = std::str::from_utf8(piece).ok().and_then(|text| address(text.trim())) else {
+                break;
+            };
             heard = before;
         }
         Self(heard.to_canonical())
     }
 
-    /// One client, as a number: an IPv4 address, or the /64 of IPv6 that a household has.
+    /// Of the other side of a connection, whomever it may speak for.
+    #[must_use]
+    pub fn of_peer(peer: IpAddr) -> Self {
+        Self(peer.to_canonical())
+    }
+
+    /// One client, as a number: an IPv4 address, or the /64 of IPv6 that one network at home has.
     #[must_use]
     pub fn client(self) -> u128 {
+        self.network(64)
+    }
+
+    /// One customer of a provider, as a number: an IPv4 address, or the /48 of IPv6 that one may have at most. Who has that
+    /// many networks must not have as many shares of what is short.
+    #[must_use]
+    pub fn site(self) -> u128 {
+        self.network(48)
+    }
+
+    fn network(self, prefix: u32) -> u128 {
         match self.0 {
             IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped()),
-            IpAddr::V6(v6) => u128::from(v6) >> 64 << 64,
+            IpAddr::V6(v6) => u128::from(v6) >> (128 - prefix) << (128 - prefix),
         }
     }
 }
@@ -88,14 +106,24 @@ impl FromRequestParts<Api> for SignInTry {
 mod tests {
     use super::*;
     use crate::runtime::config::Value as _;
+    use axum::http::HeaderValue;
 
-    fn of(peer: &str, forwarded: &[&str], proxies: &str) -> String {
+    fn of_bytes(peer: &str, forwarded: &[&[u8]], proxies: &str) -> String {
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(FORWARDED, value.parse().unwrap());
+            headers.append(FORWARDED, HeaderValue::from_bytes(value).unwrap());
         }
         let proxies = Networks::parse(proxies).unwrap();
         ClientAddress::of(peer.parse().unwrap(), &headers, &proxies).0.to_string()
+    }
+
+    fn of(peer: &str, forwarded: &[&str], proxies: &str) -> String {
+        of_bytes(peer, &forwarded.iter().map(|text| text.as_bytes()).collect::<Vec<_>>(), proxies)
+    }
+
+    #[test]
+    fn what_is_no_text_hides_nothing() {
+        assert_eq!(of_bytes("10.0.0.1", &[b"\xff, 198.51.100.9"], "10.0.0.0/8"), "198.51.100.9");
     }
 
     #[test]
@@ -130,6 +158,10 @@ mod tests {
         let client = |text: &str| ClientAddress(text.parse().unwrap()).client();
         assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:2"));
         assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
+        let site = |text: &str| ClientAddress(text.parse().unwrap()).site();
+        assert_eq!(site("2001:db8::1"), site("2001:db8:0:1::1"));
+        assert_ne!(site("2001:db8::1"), site("2001:db8:1::1"));
+        assert_ne!(site("192.0.2.1"), site("192.0.2.2"));
         assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
     }
 }

@@ -35,7 +35,7 @@ pub async fn run_presence(edge: Arc<Edge>, mut changes: Inbound<Vec<PresenceChan
     }
 }
 
-fn take(edge: &Arc<Edge>, frame: ToEdge) -> Vec<ToWorkers> {
+fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
     match frame {
         ToEdge::Batch { worker, routes, coverage, events } => {
             // Held for the whole batch: a session that begins meanwhile begins before or after it.
@@ -75,8 +75,9 @@ fn take(edge: &Arc<Edge>, frame: ToEdge) -> Vec<ToWorkers> {
         }
         ToEdge::Preferences { account } => {
             edge.preferences.forget(account);
-            // Reads the store, for which events must not wait.
-            tokio::spawn(super::fleeting::preferences_changed(edge.clone(), account));
+            // Looked at elsewhere: it reads the store, for which events must not wait.
+            edge.preferences_touched.lock().insert(account);
+            edge.preferences_changed.notify_one();
             Vec::new()
         }
         ToEdge::Fleeting { conversation, audience, what: Fleeting::Typing { account, typing } } => {

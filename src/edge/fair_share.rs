@@ -21,7 +21,7 @@ pub struct FairShare {
 #[derive(Default)]
 struct TakenPlaces {
     all: usize,
-    /// By client: [`super::client_address::ClientAddress::client`].
+    /// By client: [`super::client_address::ClientAddress::site`].
     of: HashMap<u128, usize>,
 }
 

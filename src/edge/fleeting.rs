@@ -2,6 +2,7 @@
 
 use super::refused::Outcome;
 use super::session::{OutFrame, Session};
+use super::view::View;
 use super::{Edge, wire};
 use crate::domain::conversation::ConversationState;
 use crate::edge_link::{EdgeLinkPort, Fleeting, PresenceChange, ToWorkers};
@@ -115,13 +116,14 @@ pub async fn join(
     if view.state.members.len() > edge.limits.presence_members {
         return Ok(Vec::new());
     }
-    if edge.may_reach_peer(&view, session.account).await.is_err() {
-        // Whoever may not message the other does not see it either; nobody is told why.
-        return Ok(Vec::new());
-    }
     let others: Vec<AccountId> =
         view.state.accounts().into_iter().filter(|a| *a != session.account).collect();
+    // Interested first and judged after: a block that comes in between finds it, or is found.
     edge.interest.add(session.id, conversation, &others);
+    if may_not_see(edge, &view, session.account).await {
+        others.iter().for_each(|other| edge.interest.forget_one(*other, (session.id, conversation)));
+        return Ok(Vec::new());
+    }
     Ok(look(edge, &others).await)
 }
 
@@ -188,15 +190,32 @@ pub async fn visibility_changed(edge: &Edge, account: AccountId, visible: Presen
     }
 }
 
+/// Whether the other one of a direct conversation takes no messages of `account`: then neither is shown to it when the other
+/// is there, nor told to the other that it types; nobody is told why.
+async fn may_not_see(edge: &Edge, view: &View, account: AccountId) -> bool {
+    let may = edge.may_reach_peer(view, account).await;
+    may.is_err_and(|refused| refused.code == ErrorCode::RecipientUnavailable)
+}
+
+/// Goes by changed preferences, one account after the other, however many change them how often.
+pub async fn run_preferences(edge: Arc<Edge>) {
+    loop {
+        edge.preferences_changed.notified().await;
+        let changed = std::mem::take(&mut *edge.preferences_touched.lock());
+        for account in changed {
+            preferences_changed(&edge, account).await;
+        }
+    }
+}
+
 /// What `account` allows has changed: who looked at it in a conversation of the two and may not message it any more sees it
 /// leave, as by its settings.
-pub async fn preferences_changed(edge: Arc<Edge>, account: AccountId) {
+async fn preferences_changed(edge: &Edge, account: AccountId) {
     for (session, conversation) in edge.interest.of(account) {
         let mut looking = None;
         edge.sessions_by_id(&[session], |session| looking = Some(session.clone()));
         let (Some(looking), Ok(view)) = (looking, edge.views.get(conversation).await) else { continue };
-        let may = edge.may_reach_peer(&view, looking.account).await;
-        if !may.is_err_and(|refused| refused.code == ErrorCode::RecipientUnavailable) {
+        if !may_not_see(edge, &view, looking.account).await {
             continue;
         }
         edge.interest.forget_one(account, (session, conversation));
@@ -237,7 +256,7 @@ pub async fn typing(
 ) -> Outcome<()> {
     let view = edge.member_view(session.account, conversation).await?;
     let is_told = view.state.members.len() <= edge.limits.typing_members;
-    if is_told && edge.may_reach_peer(&view, session.account).await.is_ok() {
+    if is_told && !may_not_see(edge, &view, session.account).await {
         let what = Fleeting::Typing { account: session.account, typing };
         let frame = ToWorkers::Fleeting { conversation, audience: view.state.accounts(), what };
         if let Err(error) = edge.link.to_workers(frame).await {

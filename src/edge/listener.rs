@@ -1,13 +1,12 @@
 //! The listener: takes connections, speaks HTTP/1.1 on them, and lets go of them when leaving.
 
+use super::answer_room::OnItsWay;
 use super::client_address::ClientAddress;
 use super::fair_share::FairShare;
-use super::reading::Untaken;
 use crate::runtime::config::Networks;
 use crate::runtime::metrics::Metrics;
 use axum::Router;
 use axum::response::Response;
-use hyper::HeaderMap;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -35,13 +34,14 @@ const FINISH_WITHIN: Duration = Duration::from_secs(5);
 /// write of ours waits, and short of a phone's way through a tunnel.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a client may take over a large answer: so long in any case, and a second more for so many bytes. Slower
+/// How long a client may take over an answer to a read: so long in any case, and a second more for so many bytes. Slower
 /// is a phone at the edge of its network with a page of pictures' texts; what does not come through then is asked for
 /// again in smaller pages.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_PER_S: usize = 32 * 1_024;
-/// Answers up to this size go into the system's own buffers at once.
-const SMALL_ANSWER_BYTES: usize = 16 * 1_024;
+/// What the system may hold of what is written to one connection, in bytes; it keeps as much again for itself. Left alone
+/// it grows to megabytes for who reads fast and then stops, and no limit of ours counts that.
+const SEND_BUFFER_BYTES: usize = 256 * 1_024;
 
 /// Who may connect, and how many.
 pub struct Doorway {
@@ -57,7 +57,7 @@ pub struct Doorway {
 struct Connection {
     /// A first request came.
     asked: AtomicBool,
-    answering: Mutex<Option<Untaken>>,
+    answering: Mutex<Option<OnItsWay>>,
     answers: Notify,
 }
 
@@ -80,7 +80,7 @@ pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop
                 continue;
             }
         };
-        let client = ClientAddress::of(from.ip(), &HeaderMap::new(), &doorway.proxies).client();
+        let client = ClientAddress::of_peer(from.ip()).site();
         let is_proxy = doorway.proxies.contain(from.ip());
         let Some(place) = doorway.connections.take((!is_proxy).then_some(client)) else {
             doorway.metrics.limit_hit("http_connections");
@@ -88,7 +88,7 @@ pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop
         };
         // Small frames go out at once: they are what people wait for.
         let _ = stream.set_nodelay(true);
-        give_up_on_deaf(&stream);
+        bound(&stream);
         let router = router.clone();
         let about = Arc::new(Connection::default());
         let (told, at) = (about.clone(), doorway.clone());
@@ -132,9 +132,8 @@ pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop
 
 impl Connection {
     fn answers(&self, response: &Response) {
-        let untaken = response.extensions().get::<Untaken>();
-        if let Some(large) = untaken.filter(|untaken| untaken.bytes > SMALL_ANSWER_BYTES) {
-            *self.answering.lock() = Some(large.clone());
+        if let Some(on_its_way) = response.extensions().get::<OnItsWay>() {
+            *self.answering.lock() = Some(on_its_way.clone());
             self.answers.notify_one();
         }
     }
@@ -147,28 +146,31 @@ impl Connection {
         }
     }
 
-    /// Ends once a large answer should have been taken and has not: it takes memory for as long.
+    /// Ends once an answer should have been taken and has not: it takes memory for as long.
     async fn takes_nothing(&self) {
         loop {
             self.answers.notified().await;
             let answering = self.answering.lock().take();
-            let Some(untaken) = answering else { continue };
-            let more = Duration::from_secs((untaken.bytes / ANSWER_BYTES_PER_S) as u64);
-            let taken = untaken.taken.cancelled();
-            if tokio::time::timeout(ANSWER_WITHIN + more, taken).await.is_err() {
-                tracing::debug!(bytes = untaken.bytes, "a client did not take its answer in time");
+            let Some(on_its_way) = answering else { continue };
+            let more = Duration::from_secs((on_its_way.bytes / ANSWER_BYTES_PER_S) as u64);
+            let done = on_its_way.done.cancelled();
+            if tokio::time::timeout(ANSWER_WITHIN + more, done).await.is_err() {
+                tracing::debug!(bytes = on_its_way.bytes, "a client did not take its answer in time");
                 return;
             }
         }
     }
 }
 
-/// Lets the system end a connection whose client stopped reading or is gone: not every writer has a
-/// time limit of its own.
-fn give_up_on_deaf(stream: &tokio::net::TcpStream) {
+/// Bounds what the system does for a connection: how much it holds of what is written, and how long for a client that
+/// stopped reading or is gone, since not every writer has a time limit of its own.
+fn bound(stream: &tokio::net::TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let bounded = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
     #[cfg(target_os = "linux")]
-    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN)) {
-        tracing::debug!(%error, "a connection cannot be given a time limit");
+    let bounded = bounded.and_then(|()| socket.set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN)));
+    if let Err(error) = bounded {
+        tracing::debug!(%error, "a connection cannot be bounded");
     }
 }
 
@@ -180,19 +182,18 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     fn answer(bytes: usize) -> (Response, CancellationToken) {
-        let taken = CancellationToken::new();
+        let done = CancellationToken::new();
         let mut response = ().into_response();
-        response.extensions_mut().insert(Untaken { taken: taken.clone(), bytes });
-        (response, taken)
+        response.extensions_mut().insert(OnItsWay { done: done.clone(), bytes });
+        (response, done)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_ends_its_connection() {
         let connection = Connection::default();
         let began = Instant::now();
-        let (_small, large) = (answer(SMALL_ANSWER_BYTES), answer(10 * ANSWER_BYTES_PER_S));
-        connection.answers(&_small.0);
-        connection.answers(&large.0);
+        let (response, _done) = answer(10 * ANSWER_BYTES_PER_S);
+        connection.answers(&response);
         connection.takes_nothing().await;
         assert_eq!(began.elapsed(), ANSWER_WITHIN + Duration::from_secs(10));
     }
@@ -205,11 +206,11 @@ mod tests {
             async move { connection.takes_nothing().await }
         });
         for _ in 0..3 {
-            let (response, taken) = answer(10 * ANSWER_BYTES_PER_S);
+            let (response, done) = answer(10 * ANSWER_BYTES_PER_S);
             connection.answers(&response);
             // sleeps: paused time, in which nothing may end it
             tokio::time::sleep(ANSWER_WITHIN).await;
-            taken.cancel();
+            done.cancel();
             // sleeps: paused time, in which nothing may end it
             tokio::time::sleep(10 * ANSWER_WITHIN).await;
             assert!(!watching.is_finished());

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod answer;
+pub mod answer_room;
 pub mod append;
 pub mod authenticate;
 pub mod client_address;
@@ -19,7 +20,6 @@ pub mod newest;
 pub mod outbox;
 pub mod place;
 pub mod query;
-pub mod reading;
 pub mod refused;
 pub mod rest;
 pub mod resume;
@@ -41,6 +41,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::random;
 use crate::store::Store;
 use admission::{Admission, Limits};
+use answer_room::AnswerRoom;
 use append::Appender;
 use append::seal::KeyRing;
 use authenticate::Verifier;
@@ -48,7 +49,6 @@ use coverage::CoverageBook;
 use newest::Newest;
 use parking_lot::Mutex;
 use rand::RngCore;
-use reading::Reads;
 use reedi_protocol::AccountId;
 use routes::Routes;
 use session::Session;
@@ -98,7 +98,7 @@ pub struct Edge {
     pub metrics: Metrics,
     pub limits: Limits,
     pub admission: Admission,
-    pub reads: Reads,
+    pub answer_room: AnswerRoom,
     pub watermarks: Watermarks,
     pub views: Views,
     pub newest: Newest,
@@ -109,6 +109,9 @@ pub struct Edge {
     pub interest: fleeting::Interest,
     pub presence_changed: Notify,
     pub presence_touched: Mutex<BTreeSet<AccountId>>,
+    /// Whose preferences have changed and were not gone by yet.
+    pub preferences_changed: Notify,
+    pub preferences_touched: Mutex<BTreeSet<AccountId>>,
     marks: command::mark::MarkBook,
     preferences: command::preferences::Cache,
     /// Sessions that still hold live frames back.
@@ -129,12 +132,12 @@ impl Edge {
         let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
         let appender = Appender::new(parts.log, parts.store.clone(), clock, watermarks.clone(), metrics);
         let admission = Admission::new(parts.rate_limit, parts.limits, parts.metrics.clone());
-        let reads = Reads::new(parts.limits.answer_bytes, parts.metrics.clone());
+        let answer_room = AnswerRoom::new(parts.limits.answer_bytes, parts.metrics.clone());
         Arc::new(Self {
             id,
             appender,
             admission,
-            reads,
+            answer_room,
             views,
             watermarks,
             store: parts.store,
@@ -153,6 +156,8 @@ impl Edge {
             interest: fleeting::Interest::default(),
             presence_changed: Notify::new(),
             presence_touched: Mutex::default(),
+            preferences_changed: Notify::new(),
+            preferences_touched: Mutex::default(),
             marks: command::mark::MarkBook::default(),
             preferences: command::preferences::Cache::default(),
             fresh: Mutex::default(),
@@ -178,6 +183,7 @@ impl Edge {
             tokio::spawn(self.clone().measure_clock()),
             tokio::spawn(self.watermarks.clone().run()),
             tokio::spawn(fleeting::run(self.clone())),
+            tokio::spawn(fleeting::run_preferences(self.clone())),
             tokio::spawn(connection::sweep::run(self.clone())),
             tokio::spawn(degraded::run(self.clone())),
         ])

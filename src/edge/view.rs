@@ -145,8 +145,8 @@ impl Views {
 impl super::Edge {
     /// The view of a conversation that `account` is a member of, to judge a command by. What this edge
     /// holds may be old, and what the store has may be behind: before anybody is told that there is
-    /// nothing, everything that the log had by then has been looked at. That costs an append, so it
-    /// counts against the account.
+    /// nothing, everything that the log had by then has been looked at. That costs reads and an append, so
+    /// it counts against the account.
     ///
     /// # Errors
     /// There is nothing that this account can see, or it cannot be told now.
@@ -157,10 +157,10 @@ impl super::Edge {
             Err(refused) if refused.code != ErrorCode::NotFound => return Err(refused),
             Ok(_) | Err(_) => {}
         }
+        self.admission.command(account, self.clock.now()).await?;
         if let Some(view) = self.views.load(conversation).await?.filter(is_member) {
             return Ok(view);
         }
-        self.admission.command(account, self.clock.now()).await?;
         self.appender.stored_up_to_now(conversation.shard()).await?;
         self.views.load(conversation).await?.filter(is_member).ok_or_else(Refused::not_found)
     }

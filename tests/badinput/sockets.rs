@@ -201,7 +201,13 @@ async fn many_pings_are_answered_and_a_flood_ends_its_connection() {
 #[tokio::test]
 async fn a_flood_of_nonsense_ends_its_connection() {
     let service = service::shared().await;
-    for text in ["{", r#"{"event":"no_such_thing"}"#, r#"{"event":"authenticate","data":{}}"#] {
+    let nonsense = [
+        "{",
+        r#"{"event":"no_such_thing"}"#,
+        r#"{"event":"authenticate","data":{}}"#,
+        r#"{"event":"send_message","data":{}}"#,
+    ];
+    for text in nonsense {
         let mut socket = socket(service).await;
         for _ in 0..5_000 {
             socket.text(text).await;

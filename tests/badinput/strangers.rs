@@ -102,3 +102,23 @@ async fn a_session_posts_one_body_at_a_time() {
     assert_eq!(post(&mut raw, &sid, "3").await, 200);
     assert_eq!(post(&mut raw, &sid, "3").await, 200, "one after the other");
 }
+
+/// socketioxide reads a query in another way than we do: nothing gets past us by how it is written.
+#[tokio::test]
+async fn what_does_not_plainly_speak_engine_io_gets_nowhere() {
+    let service = service::shared().await;
+    let (_, sid) = polled(service).await;
+    let upgrade: String =
+        crate::websocket::UPGRADE.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    for query in [
+        "EIO=4=x&transport=websocket".to_owned(),
+        "EIO=4=x&transport=polling".to_owned(),
+        "EIO=3&transport=polling".to_owned(),
+        "EIO=4&transport=polling=x".to_owned(),
+        format!("EIO=4&transport=websocket=x&sid={sid}"),
+    ] {
+        let mut raw = Raw::connect(service).await;
+        raw.write(format!("GET /socket.io/?{query} HTTP/1.1\r\n{upgrade}\r\n").as_bytes()).await;
+        raw.reply().await.expect("an answer").refuses(&query, &[ErrorCode::Malformed]);
+    }
+}

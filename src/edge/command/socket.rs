@@ -119,6 +119,14 @@ pub async fn handle(
             if event == name::RESUME {
                 session.resume_refused();
             }
+            let refused = match refused.code {
+                // Refused for what it says, mostly before it counted against anybody.
+                ErrorCode::Malformed
+                | ErrorCode::NotUnicode
+                | ErrorCode::InvalidValue
+                | ErrorCode::TooLarge => session.small_talk(edge.uptime_ms()).err().unwrap_or(refused),
+                _ => refused,
+            };
             edge.metrics.refused(refused.code);
             if refused.code == ErrorCode::RateLimited {
                 session.unheeded(edge.uptime_ms(), refused.retry_after.unwrap_or(1));

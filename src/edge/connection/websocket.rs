@@ -227,7 +227,11 @@ where
                         Ok(()) => within(socket.pong(&payload)).await,
                         Err(_) => Ok(()),
                     },
-                    Said::Pong => Ok(()),
+                    Said::Pong => {
+                        // One that comes unasked is small talk too; who sends a flood of them is sent away.
+                        let _ = session.no_command(present.edge.uptime_ms());
+                        Ok(())
+                    }
                 }
             }
         };

@@ -1,9 +1,9 @@
 //! What requests bring: who calls, and a JSON body, refused with what is wrong with it.
 
 use super::Api;
+use crate::edge::answer_room::Reading;
 use crate::edge::authenticate::Identity;
 use crate::edge::command::socket::from_json;
-use crate::edge::reading::Reading;
 use crate::edge::refused::Refused;
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -188,10 +188,14 @@ impl<T: Serialize> IntoResponse for Page<T> {
             }
         };
         drop(value);
-        let (bytes, untaken) = reading.answer(json);
-        let mut response = ([(CONTENT_TYPE, "application/json")], bytes).into_response();
-        response.extensions_mut().insert(untaken);
-        response
+        match reading.answer(json) {
+            Ok((bytes, on_its_way)) => {
+                let mut response = ([(CONTENT_TYPE, "application/json")], bytes).into_response();
+                response.extensions_mut().insert(on_its_way);
+                response
+            }
+            Err(refused) => refused.into_response(),
+        }
     }
 }
 

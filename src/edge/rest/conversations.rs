@@ -4,13 +4,13 @@ use super::Api;
 use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader};
 use super::openapi::{ConversationPath, LimitQuery, UserPath};
 use crate::domain::permission::Wish;
+use crate::edge::answer_room::{page_bytes, participants_bytes};
 use crate::edge::command::{account_id, change_conversation, conversation_id, create_conversation};
+use crate::edge::query::history::page_size;
 use crate::edge::query::lists;
-use crate::edge::reading::{page_bytes, participants_bytes};
 use crate::edge::refused::Outcome;
 use axum::extract::State;
 use reedi_protocol::command::{AddParticipants, CreateDirect, CreateGroup, SetRole, UpdateConversation};
-use reedi_protocol::limits;
 use reedi_protocol::resource::{Conversation, ConversationList, Participant};
 
 /// Where a page of the list begins.
@@ -43,9 +43,9 @@ pub async fn list(
     Reader(me): Reader,
     Query(query): Query<ListQuery>,
 ) -> Outcome<Page<ConversationList>> {
-    let each = participants_bytes(api.edge.limits.group_members);
-    let participants = each * query.limit.unwrap_or(limits::PAGE_DEFAULT).min(limits::PAGE_MOST);
-    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit) + participants).await?;
+    let limit = page_size(query.limit)?;
+    let participants = limit * participants_bytes(api.edge.limits.group_members);
+    let reading = api.edge.answer_room.take(me.account, page_bytes(limit) + participants).await?;
     let page = lists::get(
         &api.edge,
         me.account,
@@ -117,9 +117,11 @@ pub async fn one(
     State(api): State<Api>,
     Reader(me): Reader,
     Path(id): Path<String>,
-) -> Outcome<Answer<Conversation>> {
+) -> Outcome<Page<Conversation>> {
     let conversation = conversation_id(&id, "conversationId")?;
-    Ok(Answer(200, lists::one(&api.edge, me.account, conversation).await?))
+    let members = api.edge.limits.group_members;
+    let reading = api.edge.answer_room.take(me.account, participants_bytes(members)).await?;
+    Ok(Page(reading, lists::one(&api.edge, me.account, conversation).await?))
 }
 
 /// Changes a conversation's settings, or my mute.

@@ -3,9 +3,9 @@
 use super::Api;
 use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader, once};
 use super::openapi::{ConversationPath, LimitQuery, MessagePath};
+use crate::edge::answer_room::{page_bytes, participants_bytes};
 use crate::edge::command::{conversation_id, delete_message, edit_message, message_id, react, send_message};
 use crate::edge::query::{events as event_query, history as history_query};
-use crate::edge::reading::{page_bytes, participants_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -90,7 +90,8 @@ pub async fn history(
     Query(query): Query<history_query::Query>,
 ) -> Outcome<Page<History>> {
     let conversation = conversation_id(&id, "conversationId")?;
-    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit)).await?;
+    let limit = history_query::page_size(query.limit)?;
+    let reading = api.edge.answer_room.take(me.account, page_bytes(limit)).await?;
     Ok(Page(reading, history_query::get(&api.edge, me.account, conversation, &query).await?))
 }
 
@@ -132,7 +133,7 @@ pub async fn events(
     let after = Position::from_u64(query.after.unwrap_or(0));
     let after = after.ok_or_else(|| Refused::invalid("?after", "a position that this server gave"))?;
     let limit = history_query::page_size(query.limit)?;
-    let reading = api.edge.reads.begin(me.account, page_bytes(query.limit)).await?;
+    let reading = api.edge.answer_room.take(me.account, page_bytes(limit)).await?;
     Ok(Page(reading, event_query::get(&api.edge, me.account, conversation, after, limit).await?))
 }
 
@@ -207,7 +208,7 @@ pub async fn receipts(
 ) -> Outcome<Page<Receipts>> {
     let id = message_id(&id, "messageId")?;
     let members = api.edge.limits.group_members;
-    let reading = api.edge.reads.begin(me.account, participants_bytes(members)).await?;
+    let reading = api.edge.answer_room.take(me.account, participants_bytes(members)).await?;
     Ok(Page(reading, history_query::receipts(&api.edge, me.account, id).await?))
 }
 

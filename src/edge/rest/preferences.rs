@@ -1,8 +1,9 @@
 //! `/settings` and `/blocks`.
 
 use super::Api;
-use super::body::{Answer, Caller, Json, NoContent, Path, Reader};
+use super::body::{Answer, Caller, Json, NoContent, Page, Path, Reader};
 use super::openapi::UserPath;
+use crate::edge::answer_room::participants_bytes;
 use crate::edge::command::account_id;
 use crate::edge::refused::{Outcome, Refused};
 use crate::store::Preferences as _;
@@ -77,10 +78,11 @@ pub struct Blocks {
     tag = "preferences",
     responses((status = 200, description = "Whom I have blocked.", body = Blocks)),
 )]
-pub async fn blocks(State(api): State<Api>, Reader(me): Reader) -> Outcome<Answer<Blocks>> {
+pub async fn blocks(State(api): State<Api>, Reader(me): Reader) -> Outcome<Page<Blocks>> {
+    let reading = api.edge.answer_room.take(me.account, participants_bytes(BLOCKS_MOST)).await?;
     let blocked = api.edge.store.blocks(me.account, BLOCKS_MOST).await?;
     let blocks = blocked.into_iter().map(|user_id| Block { user_id }).collect();
-    Ok(Answer(200, Blocks { blocks, next_cursor: None }))
+    Ok(Page(reading, Blocks { blocks, next_cursor: None }))
 }
 
 /// Tells whether I have blocked an account.

@@ -132,19 +132,26 @@ impl Drop for Polled {
 
 impl Door {
     async fn take(self: &Arc<Self>, request: Request) -> Outcome<Response> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let sid = value(&parts.uri, "sid").map(str::to_owned);
-        let is_current = value(&parts.uri, "EIO") == Some("4");
-        if is_current && value(&parts.uri, "transport") == Some("websocket") && parts.method == Method::GET {
-            return self.upgrade(parts);
+        match (value(&parts.uri, "EIO"), value(&parts.uri, "transport")) {
+            (Some("4"), Some("websocket")) if parts.method == Method::GET => return self.upgrade(parts),
+            (Some("4"), Some("polling")) => {}
+            // socketioxide reads queries in its own way: what is not plainly one of the two does not come to it.
+            _ => {
+                let detail = "Speak Engine.IO 4: `EIO=4` and `transport=polling` or `websocket`.";
+                return Err(Refused::new(ErrorCode::Malformed, detail));
+            }
         }
+        // Nothing that is polled becomes a WebSocket but by `upgrade`.
+        parts.extensions.remove::<OnUpgrade>();
         let is_post = parts.method == Method::POST;
         let _posting = match &sid {
             Some(sid) if is_post => Some(Posting::begin(self, sid)?),
             _ => None,
         };
         let is_known = sid.as_ref().is_some_and(|sid| self.polled.lock().contains(sid));
-        let request = if sid.is_some() || !is_current {
+        let request = if sid.is_some() {
             let body = if is_post && !is_known { of_stranger(body).await? } else { body };
             Request::from_parts(parts, body)
         } else {

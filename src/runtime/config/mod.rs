@@ -36,7 +36,7 @@ settings! {
         cors_origins = "cors_origins": Origins, default "",
             "Web pages that may call this service from a browser.";
         trusted_proxies = "trusted_proxies": Networks, default "",
-            "Networks of the proxies in front, whose `X-Forwarded-For` is believed. Without it, all who come through one proxy count as one client where clients are counted by address.";
+            "Networks of the proxies in front, whose `X-Forwarded-For` is believed; only of such that set it themselves. Without it, all who come through one proxy count as one client where clients are counted by address.";
         drain_seconds = "drain_seconds": u64, in 0..=3_600, default "25",
             "Seconds over which a leaving process spreads its goodbyes; Kubernetes kills after 30 s by default.";
         log_format = "log_format": LogFormat, default "auto",
@@ -149,7 +149,7 @@ settings! {
         connections_per_account = "connections_per_account": u32, in 1..=100_000, default "50",
             "Sockets of one account on one edge.";
         http_connections = "http_connections": u32, in 16..=1_000_000, default "16384",
-            "Connections of one edge that are not sockets, or not yet; some 20 KiB each.";
+            "Connections of one edge that are not sockets, or not yet; one address has half of them at most, unless it is a trusted proxy.";
         sockets_unauthenticated = "sockets_unauthenticated": u32, in 1..=1_000_000, default "4096",
             "Sockets of one edge that may wait for their token, each at most 10 s.";
         outbox_frames = "outbox_frames": u32, in 16..=1_000_000, default "1024",

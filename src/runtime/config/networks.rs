@@ -30,7 +30,7 @@ impl Value for Networks {
     const OPTIONAL: bool = true;
 
     fn accepted() -> String {
-        "networks or addresses with commas between, such as 10.0.0.0/8,fd00::/8, or nothing".into()
+        "networks or addresses with commas between, such as 192.0.2.0/28,2001:db8::7, or nothing".into()
     }
 
     fn parse(text: &str) -> Option<Self> {
