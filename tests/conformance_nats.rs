@@ -15,9 +15,11 @@ use proxy::{Line, Proxy};
 use reedi::edge_link;
 use reedi::edge_link::nats::NatsLink;
 use reedi::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
-use reedi::log::{AppendError, Appended, LogPort, LogReader, ReadError, ShardSet, conformance};
+use reedi::log::reading::{Health, Reading};
+use reedi::log::{AppendError, Appended, Log, LogPort, LogReader, ReadError, ShardSet, conformance};
 use reedi::ownership;
 use reedi::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
+use reedi::ownership::{OwnershipError, OwnershipPort, ShardedRole};
 use reedi_protocol::{Epoch, Position};
 use std::time::{Duration, Instant};
 use support_nats::incarnations;
@@ -358,4 +360,56 @@ async fn a_server_at_which_jetstream_is_silent_is_left() {
     soon("the other server", answers).await;
     assert!(log.is_connected());
     assert_eq!(deaf.connections(), connected, "it went back to where nobody answers");
+}
+
+/// What a worker's right to own shards hangs on (rule P3).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_knows_whether_it_can_read() {
+    let proxy = Proxy::start().await;
+    let (log, ..) = log_over(&[&proxy]).await;
+    let slice = log.slices()[0];
+    let reading = Reading::default();
+    let mut health = reading.health();
+    let (looker, log) = (reading.of(slice), Log::Nats(log));
+    let watching = async {
+        proxy.set(Line::Deaf);
+        soon("it cannot read", health.wait_for(|health| *health == Health::Cannot)).await.unwrap();
+        proxy.set(Line::Open);
+        soon("it can again", health.wait_for(|health| health.can_read())).await.unwrap();
+        // Of whoever's reader failed an answer is not enough: who has shards begins a reader itself.
+        looker.wants(true);
+        looker.failed(&ReadError::Unavailable("broken".to_owned()));
+        soon("it cannot read", health.wait_for(|health| *health == Health::Cannot)).await.unwrap();
+        looker.wants(false);
+        soon("it has tried", health.wait_for(|health| health.can_read())).await.unwrap();
+    };
+    tokio::select! {
+        () = looker.keep_looking(&log) => {}
+        () = watching => {}
+    }
+}
+
+/// Of two renewals of one lease one may come to stand while the other is under way: neither is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_meets_its_own_earlier_try_keeps_the_lease() {
+    let NatsLogConfig { nats, namespace, replicas, .. } = log_config();
+    let config = NatsOwnershipConfig { nats, namespace, replicas, epoch: Epoch::FIRST };
+    let ownership = NatsOwnership::connect(&config).await.unwrap();
+    let mut lease = ownership.acquire(ShardedRole::Writer, 1, "one").await.unwrap().unwrap();
+    let (mut met, mut rounds) = (0, 0);
+    // Until some have met their like on its way, whose end nobody knew yet.
+    while met < 3 || rounds < 20 {
+        rounds += 1;
+        assert!(rounds < 2_000, "no two renewals met");
+        let tries = futures_util::future::join_all((0..4).map(|_| ownership.renew(&lease, "one"))).await;
+        for renewed in tries {
+            match renewed {
+                Ok(renewed) if renewed.token > lease.token => lease = renewed,
+                Ok(_) => {}
+                Err(OwnershipError::Unavailable(_)) => met += 1,
+                Err(OwnershipError::Lost) => panic!("round {rounds}: the lease was taken for lost"),
+            }
+        }
+    }
+    assert_eq!(ownership.acquire(ShardedRole::Writer, 1, "other").await, Ok(None));
 }

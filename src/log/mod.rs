@@ -5,6 +5,7 @@ pub mod embedded;
 pub mod lag;
 pub mod measure;
 pub mod nats;
+pub mod reading;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 pub mod tick;
