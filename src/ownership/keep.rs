@@ -126,6 +126,7 @@ impl Keeper {
     /// have, and go on at once when the log is back.
     async fn keep_standing(&self, shutdown: &Shutdown) {
         loop {
+            self.metrics.set_log_unreadable(self.role.name(), false);
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
@@ -143,7 +144,6 @@ impl Keeper {
                 () = self.until_it_can_read(true) => {}
                 () = self.stand_back() => {}
             }
-            self.metrics.set_log_unreadable(self.role.name(), false);
             tracing::info!(role = self.role.name(), "the log can be read here again");
         }
     }
