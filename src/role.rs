@@ -16,6 +16,7 @@ use crate::edge::socketio::SocketIoDoor;
 use crate::edge::{Edge, Parts, drain, listener, rest};
 use crate::edge_link::{EdgeLink, LinkError, WorkerId};
 use crate::log::Log;
+use crate::log::reading::{Health, Reading};
 use crate::ownership::keep::{Keeper, Owned};
 use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
 use crate::people::People;
@@ -184,15 +185,16 @@ fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
 
 /// Starts a delivery worker.
 pub fn start_delivery(shared: &Shared) -> Running {
-    let id = WorkerId(random::rng().next_u64());
+    let (id, reading) = (WorkerId(random::rng().next_u64()), Reading::default());
     let delivery = Delivery {
         id,
         log: shared.log.clone(),
         store: shared.store.clone(),
         link: shared.link.clone(),
         metrics: shared.metrics.clone(),
+        reading: reading.clone(),
     };
-    let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string());
+    let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string(), reading.health());
     let shutdown = shared.shutdown.clone();
     tokio::spawn(async move {
         delivery.run(owned, shutdown).await;
@@ -202,15 +204,17 @@ pub fn start_delivery(shared: &Shared) -> Running {
 
 /// Starts a writer.
 pub fn start_writer(shared: &Shared) -> Running {
+    let reading = Reading::default();
     let writer = Writer {
         log: shared.log.clone(),
         store: shared.store.clone(),
         clock: shared.clock.clone(),
         metrics: shared.metrics.clone(),
+        reading: reading.clone(),
         erase_after: crate::writer::erase::AFTER,
     };
     let name = format!("writer-{:016x}", random::rng().next_u64());
-    let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name);
+    let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name, reading.health());
     let shutdown = shared.shutdown.clone();
     tokio::spawn(async move {
         writer.run(owned, shutdown).await;
@@ -218,7 +222,12 @@ pub fn start_writer(shared: &Shared) -> Running {
     })
 }
 
-fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::Receiver<Owned>, Running) {
+fn start_keeper(
+    shared: &Shared,
+    role: ShardedRole,
+    worker: String,
+    health: watch::Receiver<Health>,
+) -> (watch::Receiver<Owned>, Running) {
     let (owned, owns) = watch::channel(Owned::default());
     let keeper = Keeper {
         ownership: shared.ownership.clone(),
@@ -226,6 +235,7 @@ fn start_keeper(shared: &Shared, role: ShardedRole, worker: String) -> (watch::R
         units: LeaseUnits::of(shared.config.division.shards),
         worker,
         metrics: shared.metrics.clone(),
+        health,
     };
     (owns, tokio::spawn(keeper.run(owned, shared.shutdown.clone())))
 }

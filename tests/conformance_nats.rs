@@ -5,6 +5,8 @@ mod plain;
 #[path = "support_nats/proxy.rs"]
 mod proxy;
 mod support_nats;
+#[path = "support_nats/wire.rs"]
+mod wire;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -13,12 +15,58 @@ use proxy::{Line, Proxy};
 use reedi::edge_link;
 use reedi::edge_link::nats::NatsLink;
 use reedi::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
-use reedi::log::{AppendError, Appended, LogPort, LogReader, ReadError, conformance};
+use reedi::log::reading::{Health, Reading};
+use reedi::log::{AppendError, Appended, Log, LogPort, LogReader, ReadError, ShardSet, conformance};
 use reedi::ownership;
 use reedi::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
+use reedi::ownership::{OwnershipError, OwnershipPort, ShardedRole};
 use reedi_protocol::{Epoch, Position};
 use std::time::{Duration, Instant};
 use support_nats::incarnations;
+
+/// Nothing that is waited for may take longer.
+const WITHIN: Duration = Duration::from_secs(40);
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(WITHIN, work).await.unwrap_or_else(|_| panic!("{what}: not within {WITHIN:?}"))
+}
+
+async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(what, waiting).await;
+}
+
+/// A log of its own, reached over lines that the test holds.
+async fn log_over(lines: &[&Proxy]) -> (NatsLog, NatsLogConfig, Vec<String>) {
+    let (mut config, incarnations) = (log_config(), incarnations(1));
+    let direct = config.clone();
+    config.nats.urls = lines.iter().map(|line| line.url.clone()).collect();
+    let log = NatsLog::connect(config, Epoch::FIRST, &incarnations, &[]).await.unwrap();
+    (log, direct, incarnations)
+}
+
+async fn append(log: &NatsLog, text: &'static str) -> Position {
+    conformance::append_new(log, conformance::event(conformance::fresh(), text)).await
+}
+
+/// Appends until the log says more than that it cannot now.
+async fn until_taken(log: &NatsLog) -> Result<Position, AppendError> {
+    let taken = async {
+        loop {
+            match log.append(conformance::event(conformance::fresh(), "goes on")).await {
+                Ok(Appended::New(position) | Appended::Duplicate(position)) => return Ok(position),
+                Err(AppendError::Unavailable(_) | AppendError::OutcomeUnknown(_)) => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("an append", taken).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_conforms() {
@@ -189,7 +237,7 @@ async fn a_log_made_anew_is_fenced() {
     };
     jetstream.delete_stream(&marked.name).await.unwrap();
     jetstream.create_stream(marked).await.unwrap();
-    let answer = log.append(conformance::event(conformance::fresh(), "y")).await;
+    let answer = until_taken(&log).await;
     assert!(matches!(answer, Err(AppendError::Fenced(_))), "{answer:?}");
     assert!(log.fenced().is_some());
     assert!(matches!(log.now().await, Err(ReadError::Fenced(_))));
@@ -197,4 +245,171 @@ async fn a_log_made_anew_is_fenced() {
     assert!(matches!(log.read(slice, slice.shards(), Position::START).await, Err(ReadError::Fenced(_))));
     let spent = tokio::time::timeout(Duration::from_secs(10), reader.next(1)).await.unwrap();
     assert!(spent.is_err(), "a reader of a fenced log goes on: {spent:?}");
+}
+
+/// A leader that was cut off answers for a while, and knows nothing of what the others acknowledged since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_of_the_past_fences_nothing() {
+    let proxy = Proxy::start().await;
+    let (log, config, incarnations) = log_over(&[&proxy]).await;
+    let last = append(&log, "what it does not know").await;
+    proxy.set(Line::Behind);
+    proxy.drop_all();
+    let direct = NatsLog::connect(config, Epoch::FIRST, &incarnations, &[]).await.unwrap();
+    let slice = direct.slices()[0];
+    let mut reader = direct.read(slice, slice.shards(), last).await.unwrap();
+    let proof = tokio::select! {
+        proof = soon("a proof", reader.next(1)) => proof.unwrap().remove(0),
+        () = eventually("fenced", || log.fenced().is_some()) => panic!("{:?}", log.fenced()),
+    };
+    assert!(proof.is_control && proof.position > last);
+    let after = until_taken(&log).await.unwrap();
+    assert!(after > proof.position);
+    assert_eq!(log.fenced(), None);
+}
+
+/// As long as nobody acknowledges a proof, nothing is known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_end_that_nobody_can_prove_is_looked_at_again() {
+    let proxy = Proxy::start().await;
+    let (log, ..) = log_over(&[&proxy]).await;
+    append(&log, "what it does not know").await;
+    proxy.set(Line::Stale);
+    proxy.drop_all();
+    let told = || log.fenced().is_some() || proxy.withheld() >= 2;
+    eventually("a second proof is tried", told).await;
+    assert_eq!(log.fenced(), None);
+    proxy.set(Line::Open);
+    until_taken(&log).await.unwrap();
+    assert_eq!(log.fenced(), None);
+}
+
+/// The proof moves the end of the log: who looks after that would miss nothing, but for what the proof says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ran_backwards_is_fenced_for_everybody() {
+    let (config, incarnations) = (log_config(), incarnations(1));
+    let stored = (conformance::fresh().shard(), Position::new(Epoch::FIRST, 1).unwrap());
+    for watermarks in [&[stored][..], &[stored], &[]] {
+        let log = NatsLog::connect(config.clone(), Epoch::FIRST, &incarnations, watermarks).await;
+        assert!(matches!(log.err(), Some(NatsLogError::Fenced(_))), "{watermarks:?}");
+    }
+}
+
+/// The last of some deliveries, which no other follows that would show the gap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_was_lost_is_noticed_before_the_next() {
+    let proxy = Proxy::start().await;
+    let (log, ..) = log_over(&[&proxy]).await;
+    let slice = log.slices()[0];
+    let first = append(&log, "arrives").await;
+    let mut reader = log.read(slice, slice.shards(), Position::START).await.unwrap();
+    assert_eq!(soon("a record", reader.next(1)).await.unwrap()[0].position, first);
+    proxy.set(Line::Lossy);
+    let lost = append(&log, "is lost").await;
+    eventually("it is lost", || proxy.withheld() == 1).await;
+    proxy.set(Line::Open);
+    let ended = soon("a heartbeat that tells it", reader.next(1)).await;
+    assert!(matches!(ended, Err(ReadError::Unavailable(_))), "{ended:?}");
+    let mut reader = log.read(slice, slice.shards(), first).await.unwrap();
+    assert_eq!(soon("the record", reader.next(1)).await.unwrap()[0].position, lost);
+}
+
+/// A replica that is behind has nothing to give and is alive: to a reader it looks like a log in which nothing
+/// happens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_behind_is_not_read_on() {
+    let proxy = Proxy::start().await;
+    let (log, ..) = log_over(&[&proxy]).await;
+    let slice = log.slices()[0];
+    let conversation = conformance::fresh();
+    // Not all of the slice, so that most of what it goes through is not for this reader.
+    let shards: ShardSet = slice.shards().iter().filter(|shard| *shard != conversation.shard()).collect();
+    let mut reader = log.read(slice, shards, Position::START).await.unwrap();
+    let stays_away = async {
+        // As many heartbeats as would tell.
+        for _ in 0..5 {
+            conformance::append_new(&log, conformance::event(conversation, "for others")).await;
+            // sleeps: what shows only by nothing happening
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        () = stays_away => {}
+        ended = reader.next(1) => panic!("a replica that keeps up was left: {ended:?}"),
+    }
+    proxy.set(Line::Behind);
+    let ended = soon("it is left", reader.next(1)).await;
+    assert!(matches!(ended, Err(ReadError::Unavailable(_))), "{ended:?}");
+}
+
+/// A server that was cut off takes connections and answers pings.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_at_which_jetstream_is_silent_is_left() {
+    let (deaf, other) = (Proxy::to_server(0).await, Proxy::to_server(1).await);
+    other.set(Line::Cut);
+    let (log, ..) = log_over(&[&deaf, &other]).await;
+    let connected = deaf.connections();
+    deaf.set(Line::Deaf);
+    other.set(Line::Open);
+    until_taken(&log).await.unwrap();
+    let answers = async {
+        while log.now().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon("the other server", answers).await;
+    assert!(log.is_connected());
+    assert_eq!(deaf.connections(), connected, "it went back to where nobody answers");
+}
+
+/// What a worker's right to own shards hangs on (rule P3).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_knows_whether_it_can_read() {
+    let proxy = Proxy::start().await;
+    let (log, ..) = log_over(&[&proxy]).await;
+    let slice = log.slices()[0];
+    let reading = Reading::default();
+    let mut health = reading.health();
+    let (looker, log) = (reading.of(slice), Log::Nats(log));
+    let watching = async {
+        proxy.set(Line::Deaf);
+        soon("it cannot read", health.wait_for(|health| *health == Health::Cannot)).await.unwrap();
+        proxy.set(Line::Open);
+        soon("it can again", health.wait_for(|health| health.can_read())).await.unwrap();
+        // Of whoever's reader failed an answer is not enough: who has shards begins a reader itself.
+        looker.wants(true);
+        looker.failed(&ReadError::Unavailable("broken".to_owned()));
+        soon("it cannot read", health.wait_for(|health| *health == Health::Cannot)).await.unwrap();
+        looker.wants(false);
+        soon("it has tried", health.wait_for(|health| health.can_read())).await.unwrap();
+    };
+    tokio::select! {
+        () = looker.keep_looking(&log) => {}
+        () = watching => {}
+    }
+}
+
+/// Of two renewals of one lease one may come to stand while the other is under way: neither is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_meets_its_own_earlier_try_keeps_the_lease() {
+    let NatsLogConfig { nats, namespace, replicas, .. } = log_config();
+    let config = NatsOwnershipConfig { nats, namespace, replicas, epoch: Epoch::FIRST };
+    let ownership = NatsOwnership::connect(&config).await.unwrap();
+    let mut lease = ownership.acquire(ShardedRole::Writer, 1, "one").await.unwrap().unwrap();
+    let (mut met, mut rounds) = (0, 0);
+    // Until some have met their like on its way, whose end nobody knew yet.
+    while met < 3 || rounds < 20 {
+        rounds += 1;
+        assert!(rounds < 2_000, "no two renewals met");
+        let tries = futures_util::future::join_all((0..4).map(|_| ownership.renew(&lease, "one"))).await;
+        for renewed in tries {
+            match renewed {
+                Ok(renewed) if renewed.token > lease.token => lease = renewed,
+                Ok(_) => {}
+                Err(OwnershipError::Unavailable(_)) => met += 1,
+                Err(OwnershipError::Lost) => panic!("round {rounds}: the lease was taken for lost"),
+            }
+        }
+    }
+    assert_eq!(ownership.acquire(ShardedRole::Writer, 1, "other").await, Ok(None));
 }

@@ -9,6 +9,7 @@ use super::routes::{Learnt, Routes};
 use crate::domain::record::{Entry, NotAnEvent};
 use crate::edge_link::{EdgeId, EdgeLinkPort, ToEdge, ToWorkers};
 use crate::log::lag::Lag;
+use crate::log::reading::SliceReading;
 use crate::log::{LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
@@ -50,6 +51,7 @@ pub struct Consumer {
     fan_out: FanOut,
     fresh: Vec<Shard>,
     lag: Lag,
+    reading: SliceReading,
     /// What edges asked to be served again, until the next heartbeat.
     repeats: BTreeMap<EdgeId, BTreeMap<Shard, Position>>,
 }
@@ -71,7 +73,7 @@ async fn interrupted(
 
 impl Consumer {
     #[must_use]
-    pub fn new(delivery: Delivery, slice: Slice, lag: Lag) -> Self {
+    pub fn new(delivery: Delivery, slice: Slice, lag: Lag, reading: SliceReading) -> Self {
         Self {
             delivery,
             slice,
@@ -81,6 +83,7 @@ impl Consumer {
             fan_out: FanOut::default(),
             fresh: Vec::new(),
             lag,
+            reading,
             repeats: BTreeMap::new(),
         }
     }
@@ -98,6 +101,7 @@ impl Consumer {
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
         self.adopt(mine);
+        self.reading.wants(!self.shards.is_empty());
         self.lag.stops(self.shards.keys().copied().collect());
         if !self.fresh.is_empty() {
             self.begin_fresh(inbound).await?;
@@ -105,6 +109,7 @@ impl Consumer {
         let mut reader = self.reader().await?;
         if let (Some(reader), Some(from)) = (&reader, self.shards.values().map(|s| s.read).min()) {
             self.lag.begins(self.shards.keys().copied().collect(), from, reader.is_drained());
+            self.reading.works();
         }
         backoff.reset();
         let mut heartbeat = tokio::time::interval(HEARTBEAT_BUSY);
@@ -115,7 +120,8 @@ impl Consumer {
                 biased;
                 () = shutdown.draining() => return Ok(()),
                 _ = owned.changed() => return Ok(()),
-                _ = heartbeat.tick() => {
+                // Edges must not take themselves for served by somebody who hears nothing.
+                _ = heartbeat.tick(), if self.reading.can_read() => {
                     let work = async {
                         self.heartbeat().await;
                         self.repeat_asked().await;
@@ -134,6 +140,7 @@ impl Consumer {
                 }
                 records = next(&mut reader) => {
                     let records = records?;
+                    self.reading.works();
                     self.lag.has_in_hand(&records);
                     let last = records.last().map(|record| (record.position, record.log_time));
                     if interrupted(self.push(records), owned, shutdown).await {

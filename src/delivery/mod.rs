@@ -10,13 +10,14 @@ pub mod routes;
 
 use crate::edge_link::{EdgeLink, EdgeLinkPort, ToWorkers, WorkerId};
 use crate::log::lag::{Lag, Role};
+use crate::log::reading::{Reading, SliceReading};
 use crate::log::{Log, LogPort, Slice};
 use crate::ownership::keep::Owned;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::Store;
-use consume::Consumer;
+use consume::{Consumer, Interrupted};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, watch};
 
@@ -28,6 +29,8 @@ pub struct Delivery {
     pub store: Store,
     pub link: EdgeLink,
     pub metrics: Metrics,
+    /// What the keeper of its leases goes by.
+    pub reading: Reading,
 }
 
 impl Delivery {
@@ -73,9 +76,11 @@ impl Delivery {
     ) {
         let lag = Lag::default();
         let telling = lag.clone().tell(self.log.clone(), slice, self.metrics.clone(), Role::Delivery);
-        let consumer = Consumer::new(self.clone(), slice, lag);
+        let reading = self.reading.of(slice);
+        let consumer = Consumer::new(self.clone(), slice, lag, reading.clone());
         tokio::select! {
-            () = self.consume(consumer, owned, inbound, shutdown) => {}
+            () = self.consume(consumer, &reading, owned, inbound, shutdown) => {}
+            () = reading.keep_looking(&self.log) => {}
             () = telling => {}
         }
     }
@@ -83,6 +88,7 @@ impl Delivery {
     async fn consume(
         &self,
         mut consumer: Consumer,
+        reading: &SliceReading,
         mut owned: watch::Receiver<Owned>,
         mut inbound: mpsc::Receiver<ToWorkers>,
         shutdown: Shutdown,
@@ -96,6 +102,8 @@ impl Delivery {
             let mine = owned.borrow_and_update().clone();
             let ended = consumer.run(&mine, &mut owned, &mut inbound, &shutdown, &mut backoff).await;
             if let Err(error) = ended {
+                let Interrupted::Log(why) = &error;
+                reading.failed(why);
                 self.metrics.retried("delivery");
                 tracing::warn!(%error, "delivery reads the log anew");
                 tokio::select! {

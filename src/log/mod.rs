@@ -5,6 +5,7 @@ pub mod embedded;
 pub mod lag;
 pub mod measure;
 pub mod nats;
+pub mod reading;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 pub mod tick;
@@ -224,7 +225,9 @@ pub trait LogReader: Send + 'static {
     /// the reader remembers (rule P3). Cancel-safe.
     fn next(&mut self, most: usize) -> impl Future<Output = Result<Vec<RawRecord>, ReadError>> + Send;
 
-    /// Whether the log had nothing more of this reader's shards when it gave what was read last, or began.
+    /// Whether the log had nothing more of this reader's shards when it gave what was read last, or began,
+    /// as far as the reader can tell: at NATS a replica says so that may be behind for some seconds. Good
+    /// for telling lag; no promise rests on it.
     fn is_drained(&self) -> bool;
 }
 

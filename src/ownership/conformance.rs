@@ -4,7 +4,7 @@
 //! A check panics with what it found; there is nothing to return. What expires is asked for again and
 //! again with a bound, by tokio's clock, so that a paused one makes no one wait.
 
-use super::{LEASE_MS, Lease, LeaseUnits, OwnershipError, OwnershipPort, ShardedRole};
+use super::{LEASE_MS, Lease, LeaseUnits, OwnershipError, OwnershipPort, Plan, ShardedRole};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -120,18 +120,25 @@ pub async fn many_race_for_one_unit<O: OwnershipPort>(ownership: &O) {
     assert_eq!(ownership.holders(ShardedRole::Writer).await.expect("holders").get(&last), Some(won[0]));
 }
 
-/// The newest plan is what everybody reads.
+/// The newest plan is what everybody reads, and is overwritten only by who has read it.
 pub async fn a_plan_is_read_back<O: OwnershipPort>(ownership: &O) {
-    for role in [ShardedRole::Delivery, ShardedRole::Writer] {
-        assert_eq!(ownership.plan(role).await, Ok(BTreeMap::new()), "nobody has written one");
+    let role = ShardedRole::Delivery;
+    for role in [role, ShardedRole::Writer] {
+        assert_eq!(ownership.plan(role).await, Ok(Plan::default()), "nobody has written one");
     }
-    let plan: BTreeMap<u16, String> = (0..256).map(|unit| (unit, worker())).collect();
-    ownership.put_plan(ShardedRole::Delivery, &plan).await.expect("put");
-    assert_eq!(ownership.plan(ShardedRole::Delivery).await, Ok(plan));
-    assert_eq!(ownership.plan(ShardedRole::Writer).await, Ok(BTreeMap::new()));
+    let units: BTreeMap<u16, String> = (0..256).map(|unit| (unit, worker())).collect();
+    assert_eq!(ownership.put_plan(role, &units, 0).await, Ok(true));
+    let first = ownership.plan(role).await.expect("plan");
+    assert_eq!(first.units, units);
+    assert_eq!(ownership.plan(ShardedRole::Writer).await, Ok(Plan::default()));
     let newer: BTreeMap<u16, String> = [(7, worker())].into();
-    ownership.put_plan(ShardedRole::Delivery, &newer).await.expect("put");
-    assert_eq!(ownership.plan(ShardedRole::Delivery).await, Ok(newer));
+    assert_eq!(ownership.put_plan(role, &newer, first.revision).await, Ok(true));
+    for old in [0, first.revision] {
+        assert_eq!(ownership.put_plan(role, &units, old).await, Ok(false), "made of a plan that is over");
+    }
+    let stands = ownership.plan(role).await.expect("plan");
+    assert_eq!(stands.units, newer);
+    assert!(stands.revision > first.revision);
 }
 
 /// Announced workers are listed, withdrawn ones are not.

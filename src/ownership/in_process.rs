@@ -1,7 +1,7 @@
 //! Ownership within one process. Workers that share it share its leases; time is tokio's, so that a
 //! simulation with a paused clock expires them too.
 
-use super::{LEASE_MS, Lease, OwnershipError, OwnershipPort, ShardedRole};
+use super::{LEASE_MS, Lease, OwnershipError, OwnershipPort, Plan, ShardedRole};
 use crate::edge_link::Generation;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ struct State {
     leases: BTreeMap<(ShardedRole, u16), Held>,
     announced: BTreeMap<(ShardedRole, String), Instant>,
     leaders: BTreeMap<ShardedRole, (String, Instant)>,
-    plans: BTreeMap<ShardedRole, BTreeMap<u16, String>>,
+    plans: BTreeMap<ShardedRole, Plan>,
 }
 
 struct Held {
@@ -123,13 +123,23 @@ impl OwnershipPort for InProcessOwnership {
         Ok(true)
     }
 
-    async fn plan(&self, role: ShardedRole) -> Result<BTreeMap<u16, String>, OwnershipError> {
+    async fn plan(&self, role: ShardedRole) -> Result<Plan, OwnershipError> {
         Ok(self.state.lock().plans.get(&role).cloned().unwrap_or_default())
     }
 
-    async fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> Result<(), OwnershipError> {
-        self.state.lock().plans.insert(role, plan.clone());
-        Ok(())
+    async fn put_plan(
+        &self,
+        role: ShardedRole,
+        units: &BTreeMap<u16, String>,
+        over: u64,
+    ) -> Result<bool, OwnershipError> {
+        let mut state = self.state.lock();
+        if state.plans.get(&role).map_or(0, |plan| plan.revision) != over {
+            return Ok(false);
+        }
+        let revision = state.next();
+        state.plans.insert(role, Plan { units: units.clone(), revision });
+        Ok(true)
     }
 }
 

@@ -4,10 +4,11 @@ use super::{GIVE_UP_MS, Lease, LeaseUnits, Ownership, OwnershipError, OwnershipP
 use crate::domain::plan::assign;
 use crate::edge_link::Generation;
 use crate::log::ShardSet;
+use crate::log::reading::{DOUBT_AFTER, Health};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use futures_util::StreamExt;
-use futures_util::future::join_all;
+use futures_util::future::{self, join_all};
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use reedi_protocol::Shard;
@@ -21,6 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked who leads and who is there: what a worker that died adds to the life of its
 /// lease, until another is planned in its place.
 const LEAD_EVERY: Duration = Duration::from_secs(1);
+
+/// How long who doubted waits for the others to come back before it plans: until each that lost the log
+/// with it has looked at it again, and has announced itself.
+const SETTLED_AFTER: Duration = DOUBT_AFTER.saturating_mul(2);
 
 /// The shards that a worker owns now, each with its generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,6 +69,8 @@ pub struct Keeper {
     /// This worker's name, fresh at every start.
     pub worker: String,
     pub metrics: Metrics,
+    /// Whether this worker can read the log: one that cannot is of no use to its shards.
+    pub health: watch::Receiver<Health>,
 }
 
 /// An answer about ownership, or that there was none in time.
@@ -86,12 +93,13 @@ impl Keeper {
     /// what may be worked on.
     pub async fn run(self, owned: watch::Sender<Owned>, shutdown: Shutdown) {
         let held = Leases::default();
-        // Before the first plan, so that whoever makes it knows of this worker.
-        let _ = answered(self.ownership.announce(self.role, &self.worker)).await;
+        if self.can_read() {
+            // Before the first plan, so that whoever makes it knows of this worker.
+            let _ = answered(self.ownership.announce(self.role, &self.worker)).await;
+        }
         // None waits for another: who has much to acquire, or leads, loses nothing meanwhile.
         tokio::join!(
-            self.keep_announced(&shutdown),
-            self.keep_leading(&shutdown),
+            self.keep_standing(&shutdown),
             self.keep_renewed(&held, &owned, &shutdown),
             self.keep_to_plan(&held, &owned, &shutdown),
         );
@@ -99,6 +107,54 @@ impl Keeper {
         self.publish(&held, &owned);
         self.release(leases).await;
         let _ = answered(self.ownership.withdraw(self.role, &self.worker)).await;
+    }
+
+    fn can_read(&self) -> bool {
+        self.health.borrow().can_read()
+    }
+
+    /// Waits until this worker can read the log, or cannot. Without somebody who tells, all stays as it is.
+    async fn until_it_can_read(&self, can: bool) {
+        let mut health = self.health.clone();
+        if health.wait_for(|health| health.can_read() == can).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stands for shards and for the lead, while this worker can read the log. What it has goes to others
+    /// as the plan says, and where nobody else can read either there is no other plan: all keep what they
+    /// have, and go on at once when the log is back.
+    async fn keep_standing(&self, shutdown: &Shutdown) {
+        loop {
+            self.metrics.set_log_unreadable(self.role.name(), false);
+            tokio::select! {
+                biased;
+                () = shutdown.draining() => return,
+                () = self.until_it_can_read(false) => {}
+                _ = future::join(self.keep_announced(shutdown), self.keep_leading(shutdown)) => return,
+            }
+            tracing::warn!(
+                role = self.role.name(),
+                "the log cannot be read here: leaving the shards to others"
+            );
+            self.metrics.set_log_unreadable(self.role.name(), true);
+            tokio::select! {
+                biased;
+                () = shutdown.draining() => return,
+                () = self.until_it_can_read(true) => {}
+                () = self.stand_back() => {}
+            }
+            tracing::info!(role = self.role.name(), "the log can be read here again");
+        }
+    }
+
+    /// Takes the announcement and the lead back, and waits.
+    async fn stand_back(&self) {
+        while let Err(error) = answered(self.ownership.withdraw(self.role, &self.worker)).await {
+            tracing::debug!(%error, role = self.role.name(), "the announcement could not be taken back");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        std::future::pending().await
     }
 
     async fn keep_announced(&self, shutdown: &Shutdown) {
@@ -125,20 +181,30 @@ impl Keeper {
     /// Makes the plan, where nobody else does.
     async fn lead(&self) -> Result<(), OwnershipError> {
         if answered(self.ownership.lead(self.role, &self.worker)).await? {
+            // Before the list: a plan that somebody makes of a newer one is not overwritten.
+            let current = answered(self.ownership.plan(self.role)).await?;
             let workers = answered(self.ownership.workers(self.role)).await?;
             if !workers.contains(&self.worker) {
                 // Announcements run out while they cannot be renewed, all at once, and come back one by one: by a list
                 // without even this worker everything would be taken from everybody.
                 return Ok(());
             }
-            let current = answered(self.ownership.plan(self.role)).await?;
-            let plan = assign(self.units.count(), &workers, &current);
-            if plan != current {
-                tracing::info!(role = self.role.name(), workers = workers.len(), "a new plan");
-                answered(self.ownership.put_plan(self.role, &plan)).await?;
+            let plan = assign(self.units.count(), &workers, &current.units);
+            if plan != current.units && self.may_plan() {
+                let is_put = answered(self.ownership.put_plan(self.role, &plan, current.revision)).await?;
+                tracing::info!(role = self.role.name(), workers = workers.len(), is_put, "a new plan");
             }
         }
         Ok(())
+    }
+
+    /// Whether it can be told from the list who is gone. What this worker could not read others could not
+    /// either, perhaps, and are about to announce themselves again, one by one.
+    fn may_plan(&self) -> bool {
+        match *self.health.borrow() {
+            Health::Reads { since } => since.is_none_or(|since| since.elapsed() >= SETTLED_AFTER),
+            Health::Doubtful | Health::Cannot => false,
+        }
     }
 
     /// Renews each lease when it is due, and stops what could not be renewed in time.
@@ -212,7 +278,7 @@ impl Keeper {
 
     /// Gives back what another should have and acquires what is missing, all at once.
     async fn follow_plan(&self, held: &Leases, owned: &watch::Sender<Owned>) -> Result<(), OwnershipError> {
-        let plan = answered(self.ownership.plan(self.role)).await?;
+        let plan = answered(self.ownership.plan(self.role)).await?.units;
         let mine = |unit: &u16| plan.get(unit).is_some_and(|worker| *worker == self.worker);
         let surplus: Vec<Lease> =
             held.lock().extract_if(.., |unit, _| !mine(unit)).map(|(_, held)| held.lease).collect();
@@ -222,8 +288,9 @@ impl Keeper {
             self.release(surplus).await;
         }
         let missing: Vec<u16> = {
-            let held = held.lock();
-            plan.keys().filter(|unit| mine(unit) && !held.contains_key(unit)).copied().collect()
+            let (held, can_read) = (held.lock(), self.can_read());
+            let is_missing = |unit: &&u16| can_read && mine(unit) && !held.contains_key(unit);
+            plan.keys().filter(is_missing).copied().collect()
         };
         let acquiring = missing.into_iter().map(|unit| async move {
             let asked = Instant::now();

@@ -77,6 +77,14 @@ pub struct Lease {
     pub token: u64,
 }
 
+/// Who should own which unit, as it was written last; empty while nobody has written it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    pub units: BTreeMap<u16, String>,
+    /// Of this writing; 0 where nothing was written. Another plan has another.
+    pub revision: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OwnershipError {
     #[error("ownership cannot be told: {0}")]
@@ -139,17 +147,16 @@ pub trait OwnershipPort: Clone + Send + Sync + 'static {
         candidate: &str,
     ) -> impl Future<Output = Result<bool, OwnershipError>> + Send;
 
-    /// Who should own which unit; empty while nobody has written it.
-    fn plan(
-        &self,
-        role: ShardedRole,
-    ) -> impl Future<Output = Result<BTreeMap<u16, String>, OwnershipError>> + Send;
+    fn plan(&self, role: ShardedRole) -> impl Future<Output = Result<Plan, OwnershipError>> + Send;
 
+    /// Writes the plan over the one of revision `over`, by which it was made; false where that is not the
+    /// newest any more: a leader that slept must not overwrite what its successor planned.
     fn put_plan(
         &self,
         role: ShardedRole,
-        plan: &BTreeMap<u16, String>,
-    ) -> impl Future<Output = Result<(), OwnershipError>> + Send;
+        units: &BTreeMap<u16, String>,
+        over: u64,
+    ) -> impl Future<Output = Result<bool, OwnershipError>> + Send;
 }
 
 /// The ownership of this process.
@@ -185,6 +192,6 @@ dispatch! {
     fn withdraw(&self, role: ShardedRole, worker: &str) -> ();
     fn workers(&self, role: ShardedRole) -> Vec<String>;
     fn lead(&self, role: ShardedRole, candidate: &str) -> bool;
-    fn plan(&self, role: ShardedRole) -> BTreeMap<u16, String>;
-    fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> ();
+    fn plan(&self, role: ShardedRole) -> Plan;
+    fn put_plan(&self, role: ShardedRole, units: &BTreeMap<u16, String>, over: u64) -> bool;
 }

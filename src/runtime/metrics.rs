@@ -192,6 +192,7 @@ series! {
     records_void: Counter = "Records skipped because they landed too late to count";
     records_unreadable: Counter = "Records skipped because this binary cannot read them";
     retries: Family<PartLabel, Counter> = "Requests to an outside part that were tried again";
+    log_unreadable: Family<RoleLabel, Gauge> = "1 while a worker cannot read the log and leaves its shards to others";
     leases_lost: Family<RoleLabel, Counter> = "Leases that ran out or went to another worker before they were released";
     send_to_ack: Histogram = "From a send's arrival at the edge to its acknowledgement";
     send_to_delivered: Histogram = "From a message's stamp to its place in the outbox of a recipient";
@@ -282,6 +283,10 @@ impl Metrics {
         self.leases.get_or_create_owned(&RoleLabel { role }).set(saturated(held as u64));
     }
 
+    pub fn set_log_unreadable(&self, role: &'static str, unreadable: bool) {
+        self.log_unreadable.get_or_create_owned(&RoleLabel { role }).set(unreadable.into());
+    }
+
     pub fn lease_lost(&self, role: &'static str) {
         self.leases_lost.get_or_create_owned(&RoleLabel { role }).inc();
     }
@@ -346,6 +351,7 @@ mod tests {
         metrics.retried("store");
         metrics.set_degraded("redis", true);
         metrics.set_leases("delivery", 64);
+        metrics.set_log_unreadable("delivery", true);
         metrics.lease_lost("writer");
         metrics.set_lag(WRITER, Shard(5), u64::MAX);
         metrics.set_watermark_age(Shard(5), Duration::from_millis(1500));

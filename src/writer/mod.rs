@@ -7,6 +7,7 @@ pub mod trim;
 
 use crate::log::lag::{Lag, Role};
 use crate::log::measure::keep_measuring;
+use crate::log::reading::{Reading, SliceReading};
 use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
 use crate::ownership::keep::Owned;
@@ -38,6 +39,8 @@ pub struct Writer {
     pub store: Store,
     pub clock: LogClock,
     pub metrics: Metrics,
+    /// What the keeper of its leases goes by.
+    pub reading: Reading,
     /// How long after a deletion was stored its content leaves the log: [`erase::AFTER`].
     pub erase_after: Duration,
 }
@@ -73,8 +76,10 @@ impl Writer {
         let lag = Lag::default();
         let role = Role::Writer(self.clock.clone());
         let telling = lag.clone().tell(self.log.clone(), slice, self.metrics.clone(), role);
+        let reading = self.reading.of(slice);
         tokio::select! {
-            () = self.follow_owned(slice, owned, &lag, shutdown) => {}
+            () = self.follow_owned(slice, owned, (&lag, &reading), shutdown) => {}
+            () = reading.keep_looking(&self.log) => {}
             () = telling => {}
         }
     }
@@ -83,7 +88,7 @@ impl Writer {
         &self,
         slice: Slice,
         mut owned: watch::Receiver<Owned>,
-        lag: &Lag,
+        (lag, reading): (&Lag, &SliceReading),
         shutdown: Shutdown,
     ) {
         let mut backoff = Backoff::for_parts();
@@ -93,6 +98,7 @@ impl Writer {
             let mine = owned.borrow_and_update().clone();
             let shards: ShardSet = mine.shards().iter().filter(|shard| slice.holds(*shard)).collect();
             lag.stops(shards);
+            reading.wants(!shards.is_empty());
             if shards.is_empty() {
                 if shutdown.is_draining() {
                     return;
@@ -104,9 +110,12 @@ impl Writer {
                 }
                 continue;
             }
-            match self.follow(slice, &shards, &mut owned, (lag, &mut erasures), &mut backoff).await {
+            match self.follow(&shards, &mut owned, (lag, reading), &mut erasures, &mut backoff).await {
                 Ok(()) => {}
                 Err(error) => {
+                    if let Interrupted::Log(why) = &error {
+                        reading.failed(why);
+                    }
                     self.metrics.retried("writer");
                     tracing::warn!(%error, "the writer begins anew from the watermark");
                     let pause = backoff.next().unwrap_or(Duration::from_secs(1));
@@ -123,18 +132,20 @@ impl Writer {
     /// Persists `shards` from their watermarks on, until ownership changes.
     async fn follow(
         &self,
-        slice: Slice,
         shards: &ShardSet,
         owned: &mut watch::Receiver<Owned>,
-        (lag, erasures): (&Lag, &mut erase::Erasures),
+        (lag, reading): (&Lag, &SliceReading),
+        erasures: &mut erase::Erasures,
         backoff: &mut Backoff,
     ) -> Result<(), Interrupted> {
+        let slice = reading.slice();
         let stored: HashMap<Shard, Position> = self.store.watermarks().await?.into_iter().collect();
         let watermark = |shard| stored.get(&shard).copied().unwrap_or_default();
         let from = shards.iter().map(watermark).min().unwrap_or_default();
         let from = self.not_before_first(slice, from).await?;
         let mut reader = self.log.read(slice, *shards, from).await?;
         lag.begins(*shards, from, reader.is_drained());
+        reading.works();
         let mut persist = Persist::new(self.store.clone(), self.metrics.clone(), stored);
         let mut moved: BTreeMap<Shard, Instant> =
             shards.iter().map(|shard| (shard, Instant::now())).collect();
@@ -156,6 +167,7 @@ impl Writer {
                     continue;
                 }
             };
+            reading.works();
             lag.has_in_hand(&records);
             let last = records.last().map(|record| (record.position, record.log_time));
             let now = Instant::now();

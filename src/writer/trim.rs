@@ -101,6 +101,7 @@ async fn newest_older(
 mod tests {
     use super::*;
     use crate::log::embedded::EmbeddedLog;
+    use crate::log::reading::Reading;
     use crate::log::tick::tick;
     use crate::log::{Log, ShardSet};
     use crate::runtime::clock::LogClock;
@@ -130,6 +131,7 @@ mod tests {
             store: Store::Embedded(EmbeddedStore::in_memory(Clock::system())),
             clock,
             metrics: Metrics::new(),
+            reading: Reading::default(),
             erase_after: crate::writer::erase::AFTER,
         };
         let slice = writer.log.slices()[0];

@@ -5,6 +5,7 @@ use crate::support::cluster::{self, Cluster, WITHIN};
 use crate::support::content;
 use crate::support::person::Scene;
 use reedi::domain::record::{Body, Entry};
+use reedi::log::reading::Reading;
 use reedi::log::{LogPort, LogReader, ShardSet};
 use reedi::ownership::keep::{Keeper, Owned};
 use reedi::ownership::{LeaseUnits, ShardedRole};
@@ -62,14 +63,16 @@ async fn hasty_writer(cluster: &Cluster) {
     let Shared { log, store, clock, metrics, ownership, config, shutdown, .. } =
         cluster.edges[0].member().shared.clone();
     let (owned, owns) = watch::channel(Owned::default());
+    let reading = Reading::default();
     let keeper = Keeper {
         ownership,
         role: ShardedRole::Writer,
         units: LeaseUnits::of(config.division.shards),
         worker: "the-hasty-writer".to_owned(),
         metrics: metrics.clone(),
+        health: reading.health(),
     };
-    let writer = Writer { log, store, clock, metrics, erase_after: ERASE_AFTER };
+    let writer = Writer { log, store, clock, metrics, reading, erase_after: ERASE_AFTER };
     tokio::spawn(keeper.run(owned, shutdown.clone()));
     tokio::spawn(writer.run(owns, shutdown));
 }

@@ -41,7 +41,7 @@ enum Lives {
 
 use Lives::{AfterFaults, Counts, Seen, Shows, Stands};
 
-const SERIES: [(&str, Lives); 31] = [
+const SERIES: [(&str, Lives); 32] = [
     ("messages_accepted", Counts),
     ("messages_acknowledged", Counts),
     ("messages_duplicate", Counts),
@@ -58,6 +58,7 @@ const SERIES: [(&str, Lives); 31] = [
     ("records_void", Counts),
     ("records_unreadable", Counts),
     ("retries", AfterFaults("tests/simulation/degraded.rs")),
+    ("log_unreadable", Stands),
     ("leases_lost", AfterFaults("tests/simulation/degraded.rs")),
     ("send_to_ack", Counts),
     ("send_to_delivered", Counts),

@@ -12,6 +12,7 @@ use reedi::edge::{Edge, Parts};
 use reedi::edge_link::in_process::InProcessLink;
 use reedi::edge_link::simulated::SimulatedLink;
 use reedi::edge_link::{EdgeLink, WorkerId};
+use reedi::log::reading::Reading;
 use reedi::log::simulated::{Disks, SimulatedLog};
 use reedi::log::{Log, RawRecord};
 use reedi::ownership::in_process::InProcessOwnership;
@@ -274,7 +275,7 @@ impl Cluster {
     /// Starts another worker.
     pub fn start_worker(&self, role: ShardedRole) -> WorkerProcess {
         let process = self.process(role.name());
-        let metrics = Metrics::new();
+        let (metrics, reading) = (Metrics::new(), Reading::default());
         let (owned, owns) = watch::channel(Owned::default());
         let ownership = SimulatedOwnership::new(self.0.ownership.clone(), process.clone());
         let keeper = Keeper {
@@ -283,6 +284,7 @@ impl Cluster {
             units: LeaseUnits::new(UNITS).expect("a power of two"),
             worker: process.name().to_owned(),
             metrics: metrics.clone(),
+            health: reading.health(),
         };
         let told = metrics.clone();
         let (log, store) = (self.log(&process), self.store_of(&process));
@@ -292,13 +294,13 @@ impl Cluster {
             ShardedRole::Delivery => {
                 let id = WorkerId(rand::RngCore::next_u64(&mut random::rng()));
                 let link = self.link(&process);
-                let delivery = Delivery { id, log, store, link, metrics };
+                let delivery = Delivery { id, log, store, link, metrics, reading };
                 tokio::spawn(delivery.run(owns, shutdown))
             }
             ShardedRole::Writer => {
                 let clock = LogClock::starting_at(self.now());
                 let erase_after = reedi::writer::erase::AFTER;
-                tokio::spawn(Writer { log, store, clock, metrics, erase_after }.run(owns, shutdown))
+                tokio::spawn(Writer { log, store, clock, metrics, reading, erase_after }.run(owns, shutdown))
             }
         };
         process.owns(keeping.abort_handle());

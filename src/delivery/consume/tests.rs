@@ -5,6 +5,7 @@ use crate::domain::record::{Audience, Body, Record, RequestDigest};
 use crate::edge_link::in_process::InProcessLink;
 use crate::edge_link::{Coverage, EdgeLink, Generation, Inbound, WorkerId};
 use crate::log::embedded::EmbeddedLog;
+use crate::log::reading::Reading;
 use crate::log::{Append, Lane, Log};
 use crate::runtime::metrics::Metrics;
 use crate::store::Store;
@@ -59,8 +60,10 @@ async fn bench(each: usize) -> Bench {
     let link = EdgeLink::InProcess(InProcessLink::default());
     let (frames, _presence) = link.listen_as_edge(EDGE).await.unwrap();
     let (slice, id) = (log.slices()[0], WorkerId(1));
-    let delivery = Delivery { id, log: log.clone(), store, link, metrics: Metrics::new() };
-    let mut consumer = Consumer::new(delivery, slice, Lag::default());
+    let delivery =
+        Delivery { id, log: log.clone(), store, link, metrics: Metrics::new(), reading: Reading::default() };
+    let reading = delivery.reading.of(slice);
+    let mut consumer = Consumer::new(delivery, slice, Lag::default(), reading);
     for _ in 0..each {
         let now = log.now().await.unwrap();
         let appending = SHARDS.map(|shard| {

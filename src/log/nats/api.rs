@@ -19,6 +19,8 @@ pub(crate) mod code {
     pub(crate) const ACCOUNT_FULL: u64 = 10_002;
     /// Fewer servers are up than the replicas that are wanted, or they have no room.
     pub(crate) const NO_PEERS: u64 = 10_005;
+    /// JetStream has no leader, as far as the server that answers can see.
+    pub(crate) const NOT_AVAILABLE: u64 = 10_008;
     pub(crate) const NO_ROOM: u64 = 10_023;
     pub(crate) const NO_MESSAGE: u64 = 10_037;
     pub(crate) const NO_SEQUENCE: u64 = 10_043;
@@ -123,6 +125,7 @@ pub(crate) struct StreamState {
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
     pub(crate) subject: String,
+    pub(crate) sequence: u64,
     pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
     pub(crate) time: Timestamp,
@@ -136,6 +139,7 @@ struct MessageAnswer {
 #[derive(Deserialize)]
 struct StoredMessage {
     subject: String,
+    seq: u64,
     #[serde(default)]
     hdrs: Option<String>,
     #[serde(default)]
@@ -173,8 +177,7 @@ impl Live {
         question: &serde_json::Value,
     ) -> Result<T, ApiError> {
         let payload = Bytes::from(question.to_string());
-        let answer = self.request(subject, None, payload, Instant::now() + ANSWER_WITHIN).await?;
-        read(&answer.payload)
+        self.converse(subject, None, payload, Instant::now() + ANSWER_WITHIN).await
     }
 
     /// Publishes to a stream and waits until it has it.
@@ -185,7 +188,23 @@ impl Live {
         payload: Bytes,
         deadline: Instant,
     ) -> Result<PublishAck, ApiError> {
-        read(&self.request(subject, Some(headers), payload, deadline).await?.payload)
+        self.converse(subject, Some(headers), payload, deadline).await
+    }
+
+    /// One question to JetStream, noting whether it answers here at all.
+    async fn converse<T: DeserializeOwned>(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+        deadline: Instant,
+    ) -> Result<T, ApiError> {
+        let asked = self.asks();
+        let answer = read(&self.request(subject, headers, payload, deadline).await?.payload);
+        if !matches!(&answer, Err(error) if error.is_refusal(&[code::NOT_AVAILABLE])) {
+            asked.answered();
+        }
+        answer
     }
 
     pub(crate) async fn stream_info(&self, stream: &str) -> Result<StreamInfo, ApiError> {
@@ -213,6 +232,7 @@ impl Live {
             headers: Headers::parse(&decode(message.hdrs)?),
             payload: decode(message.data)?.into(),
             subject: message.subject,
+            sequence: message.seq,
             time: server_time(&message.time)?,
         }))
     }

@@ -89,7 +89,7 @@ impl Shared {
         Ok(headers)
     }
 
-    fn acknowledged(
+    pub(super) fn acknowledged(
         &self,
         stream: &SliceStream,
         ack: PublishAck,
@@ -113,7 +113,7 @@ impl Shared {
         Ok(if ack.duplicate { Appended::Duplicate(position) } else { Appended::New(position) })
     }
 
-    fn refused(&self, stream: &SliceStream, error: ApiError) -> AppendError {
+    pub(super) fn refused(&self, stream: &SliceStream, error: ApiError) -> AppendError {
         match error {
             ApiError::Request(RequestError::NotSent(why)) => AppendError::Unavailable(why),
             ApiError::Request(RequestError::NoResponders) => {

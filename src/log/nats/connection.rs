@@ -3,15 +3,17 @@
 //! this keeps late records rare: a client that lost its server is thrown away with all it holds, and a
 //! new one is built.
 
+use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request, ServerAddr};
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::future::{Ready, ready};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Where NATS is and how to be let in.
@@ -47,6 +49,11 @@ const RETRY_MOST: Duration = Duration::from_secs(2);
 /// Requests without an answer after which a client is thrown away. `async_nats` keeps some 150 bytes
 /// for each for as long as the client lives; this bounds it to 3 MB.
 const UNANSWERED_MOST: u32 = 20_000;
+/// A client whose JetStream requests all go unanswered for this long, or are told that nobody answers, is
+/// thrown away: its server may be cut off from the others, take connections and answer pings all the
+/// same. Longer than an election takes (4 to 9 s), so that one is mostly waited for; where no server has
+/// a majority, each connection goes round them no faster than this.
+const UNSERVED_MOST: Duration = Duration::from_secs(10);
 /// An address where nobody listens, ever (RFC 6335: port 0 is reserved). A client that lost its server
 /// is sent there by [`give_up`], for want of a way to tell it not to reconnect.
 const NOWHERE: &str = "nats://127.0.0.1:0";
@@ -57,6 +64,58 @@ pub(crate) struct Live {
     /// Cancelled when the server is gone.
     pub(crate) lost: CancellationToken,
     unanswered: AtomicU32,
+    served: Mutex<Served>,
+}
+
+/// How JetStream serves one client.
+struct Served {
+    /// The last answer, or the connect.
+    at: Instant,
+    /// The first question since that had no answer, and when the last of them was given up.
+    unserved: Option<(Instant, Instant)>,
+}
+
+impl Served {
+    fn new() -> Self {
+        Self { at: Instant::now(), unserved: None }
+    }
+
+    fn answered(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Notes a question of `asked` that had no answer by now; true once there was none for too long.
+    fn unanswered(&mut self, asked: Instant) -> bool {
+        let now = Instant::now();
+        // Who asks nothing in between does not know whether there would have been an answer.
+        let going_on = self.unserved.filter(|(_, last)| now - *last < UNSERVED_MOST);
+        let first = going_on.map_or(asked.max(self.at), |(first, _)| first);
+        self.unserved = Some((first, now));
+        now - first >= UNSERVED_MOST
+    }
+}
+
+/// One question to JetStream under way. Dropped without an answer it counts as unanswered: whoever asked
+/// may wait for less time than the request would.
+pub(crate) struct Asked<'a> {
+    live: &'a Live,
+    at: Instant,
+    is_answered: bool,
+}
+
+impl Asked<'_> {
+    pub(crate) fn answered(mut self) {
+        self.is_answered = true;
+        self.live.served.lock().answered();
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered && self.live.served.lock().unanswered(self.at) {
+            self.live.end("JetStream does not answer there");
+        }
+    }
 }
 
 /// Why a request has no answer.
@@ -74,6 +133,19 @@ pub(crate) enum RequestError {
 }
 
 impl Live {
+    /// One that begins to ask JetStream something.
+    pub(crate) fn asks(&self) -> Asked<'_> {
+        Asked { live: self, at: Instant::now(), is_answered: false }
+    }
+
+    /// Throws this client away: its connection builds another, to the next server.
+    fn end(&self, why: &str) {
+        if !self.is_lost() {
+            tracing::warn!(why, "a NATS client is thrown away");
+            self.lost.cancel();
+        }
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
     }
@@ -84,7 +156,7 @@ impl Live {
         subject: String,
         headers: Option<HeaderMap>,
         payload: Bytes,
-        deadline: tokio::time::Instant,
+        deadline: Instant,
     ) -> Result<Message, RequestError> {
         if self.is_lost() {
             return Err(RequestError::NotSent("NATS is disconnected".to_owned()));
@@ -103,20 +175,11 @@ impl Live {
             }),
             () = self.lost.cancelled() => Err(RequestError::Unanswered("the connection was lost".to_owned())),
             () = tokio::time::sleep_until(deadline) => {
-                self.count_unanswered().await;
+                if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MOST {
+                    self.end("it has too many open requests");
+                }
                 Err(RequestError::Unanswered("no answer in time".to_owned()))
             }
-        }
-    }
-
-    async fn count_unanswered(&self) {
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 == UNANSWERED_MOST {
-            tracing::warn!(
-                unanswered = UNANSWERED_MOST,
-                "a NATS client has too many open requests; renewing it"
-            );
-            // Only full or closed queues fail here, and then the connection ends by itself.
-            let _ = self.client.force_reconnect().await;
         }
     }
 }
@@ -196,15 +259,25 @@ impl Shared {
             *self.current.write() = Some(Arc::clone(&live));
             self.changed.send_modify(|count| *count += 1);
             tokio::select! {
-                () = live.lost.cancelled() => {
-                    *self.current.write() = None;
-                    tracing::warn!(what = self.what, "lost the connection to NATS; building a new one");
+                () = live.lost.cancelled() => self.let_go(&live),
+                () = disconnected(&live.client) => {
+                    live.lost.cancel();
+                    self.let_go(&live);
                 }
                 // The server says that it will leave: take another while this one still answers what
                 // is under way.
                 () = leaving.notified() => tracing::info!(what = self.what, "the NATS server is leaving; moving on"),
             }
         }
+    }
+
+    fn let_go(&self, live: &Live) {
+        *self.current.write() = None;
+        tracing::warn!(what = self.what, "lost the connection to NATS; building a new one");
+        // Of a client that was thrown away the server is still there: it must not send what it holds. One that
+        // cannot be told so has nothing more to send, and ends with the last who waits for an answer of it.
+        let client = live.client.clone();
+        tokio::spawn(async move { timeout(CONNECT_WITHIN, client.force_reconnect()).await.map(drop) });
     }
 
     async fn connect_until_done(&self) -> (Arc<Live>, Arc<Notify>) {
@@ -231,7 +304,8 @@ impl Shared {
         let nowhere: ServerAddr = NOWHERE.parse().map_err(|error: std::io::Error| error.to_string())?;
         let client =
             options.connect(vec![server.clone(), nowhere]).await.map_err(|error| error.to_string())?;
-        Ok((Arc::new(Live { client, lost, unanswered: AtomicU32::new(0) }), leaving))
+        let (unanswered, served) = (AtomicU32::new(0), Mutex::new(Served::new()));
+        Ok((Arc::new(Live { client, lost, unanswered, served }), leaving))
     }
 
     async fn options(
@@ -277,6 +351,14 @@ impl Shared {
     }
 }
 
+/// Waits until the client has no server. `async_nats` says so by an event too, but drops events where
+/// more come than are taken.
+async fn disconnected(client: &Client) {
+    while client.connection_state() == State::Connected {
+        tokio::time::sleep(PING_EVERY).await;
+    }
+}
+
 type NextServer = Option<async_nats::ReconnectToServer>;
 
 /// Lets a client connect once and sends it to [`NOWHERE`] ever after, where it ends at once, with all
@@ -292,5 +374,48 @@ fn give_up() -> impl Fn(Vec<async_nats::Server>, async_nats::ServerInfo) -> Read
                 delay: Some(Duration::ZERO),
             }),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn later(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_without_answers_for_ten_seconds_is_of_no_use() {
+        let mut served = Served::new();
+        for second in 0..10 {
+            assert!(!served.unanswered(Instant::now()), "after {second} s");
+            later(1).await;
+        }
+        assert!(served.unanswered(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn any_answer_begins_anew() {
+        let mut served = Served::new();
+        let long_ago = Instant::now();
+        later(9).await;
+        assert!(!served.unanswered(long_ago));
+        served.answered();
+        later(5).await;
+        assert!(!served.unanswered(long_ago), "of before the answer");
+        later(4).await;
+        assert!(!served.unanswered(Instant::now()));
+        later(1).await;
+        assert!(served.unanswered(Instant::now()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_seldom_is_not_without_answers_meanwhile() {
+        let mut served = Served::new();
+        for _ in 0..5 {
+            assert!(!served.unanswered(Instant::now()));
+            later(60).await;
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod api;
 mod append;
 pub(crate) mod connection;
+mod identity;
 mod reader;
 mod stream;
 pub(crate) mod subject;
@@ -111,12 +112,12 @@ impl NatsLog {
         }
         shared.reach_all().await;
         shared.expect_at_least(watermarks);
-        shared.check_all().await;
+        shared.check_until_known().await;
         if let Some(why) = shared.fenced.get() {
             return Err(NatsLogError::Fenced(why.clone()));
         }
         let stop = CancellationToken::new();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(stream::watch(Arc::clone(&shared))));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(identity::watch(Arc::clone(&shared))));
         Ok(Self { shared, _stop: Arc::new(stop.drop_guard()) })
     }
 

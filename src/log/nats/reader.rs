@@ -50,6 +50,8 @@ pub struct NatsReader {
     /// Records that the log had for this reader beyond the last one taken.
     pending: u64,
     last: Position,
+    slice: Slice,
+    replica: Replica,
     heard: Instant,
     begun: Instant,
     /// Whether the consumer ever said anything.
@@ -74,7 +76,7 @@ impl NatsReader {
             Some(of) if of == shared.epoch => after.sequence() + 1,
             _ => 1,
         };
-        let state = live.stream_info(&stream.name).await?.state;
+        let state = stream.info(&live).await?.state;
         if state.first_seq > from {
             return Err(ReadError::Trimmed { asked: after, first: shared.position(state.first_seq)? });
         }
@@ -109,6 +111,8 @@ impl NatsReader {
             delivered: 0,
             pending: created.num_pending,
             last: after,
+            slice,
+            replica: Replica::default(),
             heard: Instant::now(),
             begun: Instant::now(),
             is_known: false,
@@ -157,6 +161,7 @@ impl NatsReader {
             )));
         }
         self.delivered += 1;
+        self.replica = Replica::default();
         self.pending = delivered.pending;
         self.asked = self.asked.saturating_sub(1);
         let position = self.shared.position(delivered.stream_sequence)?;
@@ -189,7 +194,7 @@ impl NatsReader {
         }
         self.is_known = true;
         if status == StatusCode::IDLE_HEARTBEAT {
-            return Ok(());
+            return self.take_heartbeat(message.headers.as_ref());
         }
         let pending = message.headers.as_ref().and_then(pending_records);
         match pending {
@@ -199,6 +204,22 @@ impl NatsReader {
             }
             _ => Err(ReadError::Unavailable(format!("the consumer ended: {status} {said}"))),
         }
+    }
+
+    fn take_heartbeat(&mut self, headers: Option<&HeaderMap>) -> Result<(), ReadError> {
+        let number = |name| headers.and_then(|headers| number(headers, name));
+        if let Some(count) = number(DELIVERED).and_then(|made| missing(made, self.delivered)) {
+            return Err(ReadError::Unavailable(format!("{count} deliveries did not arrive")));
+        }
+        let known = self.shared.named(self.slice)?.known_end();
+        if let Some(through) = number(THROUGH)
+            && self.replica.is_stale(through, known)
+        {
+            return Err(ReadError::Unavailable(format!(
+                "a replica that is read has gone through {through} of {known}"
+            )));
+        }
+        Ok(())
     }
 
     async fn next_or_error(&mut self, most: usize) -> Result<Vec<RawRecord>, ReadError> {
@@ -252,6 +273,80 @@ impl LogReader for NatsReader {
     }
 }
 
+/// What a heartbeat says: how many deliveries were made, and the sequence up to which the consumer has gone
+/// through the stream of its replica, as of the heartbeat before.
+const DELIVERED: &str = "Nats-Last-Consumer";
+const THROUGH: &str = "Nats-Last-Stream";
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.as_str().trim().parse().ok()
+}
+
 fn pending_records(headers: &HeaderMap) -> Option<u64> {
-    headers.get("Nats-Pending-Messages")?.as_str().parse().ok()
+    number(headers, "Nats-Pending-Messages")
+}
+
+/// How many of the deliveries `made` never came. Without this the loss of the last one would show only
+/// when there is another.
+fn missing(made: u64, delivered: u64) -> Option<u64> {
+    made.checked_sub(delivered).filter(|count| *count > 0)
+}
+
+/// Whether the replica that a consumer reads keeps up with the log. One that does not has nothing more to
+/// give either, and sends heartbeats: to its reader it looks like a log in which nothing happens.
+#[derive(Default)]
+struct Replica {
+    /// What it must come to, and since when it has not.
+    goal: Option<(u64, Instant)>,
+}
+
+impl Replica {
+    /// Takes in how far it has gone, and what the log is known to have. As old as heartbeats are, it may be
+    /// behind for a moment.
+    fn is_stale(&mut self, through: u64, known: u64) -> bool {
+        match self.goal {
+            Some((goal, since)) if through < goal => since.elapsed() >= SILENCE_MOST,
+            _ => {
+                self.goal = Some((known, Instant::now()));
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_tells_what_did_not_arrive() {
+        let mut headers = HeaderMap::new();
+        headers.insert(DELIVERED, "9");
+        let told = |delivered| missing(number(&headers, DELIVERED).unwrap(), delivered);
+        assert_eq!(told(7), Some(2));
+        assert_eq!(told(9), None);
+        assert_eq!(told(10), None, "the last came while it was on its way");
+        assert_eq!(number(&headers, THROUGH), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_keeps_up_is_as_far_as_the_log_was_and_no_further() {
+        let mut replica = Replica::default();
+        for second in 1..60 {
+            assert!(!replica.is_stale((second - 1) * 100, second * 100), "after {second} s");
+            tokio::time::advance(HEARTBEAT).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_that_stands_still_is_found_out() {
+        let mut replica = Replica::default();
+        assert!(!replica.is_stale(5, 5));
+        assert!(!replica.is_stale(5, 6));
+        for second in 0..3 {
+            assert!(!replica.is_stale(5, 7), "after {second} s");
+            tokio::time::advance(HEARTBEAT).await;
+        }
+        assert!(replica.is_stale(5, 7));
+    }
 }

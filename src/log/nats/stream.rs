@@ -1,28 +1,20 @@
-//! One slice's stream: making it, asking it, and watching that it stays the one it was (rule P9).
+//! One slice's stream: making it and asking it.
 
 use super::api::{ApiError, StreamInfo, Which, code, server_time};
 use super::append::TRACEPARENT;
 use super::connection::{Live, NatsConnection};
+use super::identity::STALE_MOST;
 use super::subject::{Namespace, api};
 use super::{NatsLogConfig, NatsLogError, Shared};
 use crate::log::{DUPLICATE_WINDOW_MS, RawRecord, ReadError, Slice, SliceState};
-use futures_util::StreamExt;
-use futures_util::stream::select_all;
 use reedi_protocol::{Epoch, Position, Shard, Timestamp};
 use serde_json::json;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Between looks whether the log is still the one it was.
-const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Between tries where JetStream does not answer yet.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// What looks wrong is looked at this often, this far apart, before the log is fenced for good: a leader
-/// just elected may not have applied all that it has.
-const CONFIRM_TIMES: u32 = 4;
-const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 /// Where a stream's metadata keep its incarnation and its epoch.
 const INCARNATION: &str = "reedi-incarnation";
 const EPOCH: &str = "reedi-epoch";
@@ -35,6 +27,8 @@ pub(super) struct SliceStream {
     epoch: Epoch,
     /// The highest sequence known to have been acknowledged or stored.
     seen: AtomicU64,
+    /// The highest last sequence that a leader has told. It has them, and so must readers.
+    told: AtomicU64,
 }
 
 impl SliceStream {
@@ -46,6 +40,7 @@ impl SliceStream {
             incarnation,
             epoch,
             seen: AtomicU64::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
@@ -57,17 +52,38 @@ impl SliceStream {
         self.seen.fetch_max(sequence, Ordering::AcqRel);
     }
 
+    /// A sequence up to which the log has records, surely.
+    pub(super) fn known_end(&self) -> u64 {
+        self.seen().max(self.told.load(Ordering::Acquire))
+    }
+
+    /// What the stream's leader says of it.
+    pub(super) async fn info(&self, live: &Live) -> Result<StreamInfo, ApiError> {
+        let info = live.stream_info(&self.name).await?;
+        self.told.fetch_max(info.state.last_seq, Ordering::AcqRel);
+        Ok(info)
+    }
+
     /// Waits until the stream is there and configured, making it where it is missing.
     pub(super) async fn open(
         &self,
         connection: &NatsConnection,
         config: &NatsLogConfig,
     ) -> Result<(), NatsLogError> {
+        let mut another = None;
         loop {
             let live = connection.connected().await;
             let error = match live.stream_info(&self.name).await {
                 Ok(info) => {
-                    self.check_incarnation(&info).map_err(NatsLogError::Fenced)?;
+                    if let Err(why) = self.check_incarnation(&info) {
+                        let since = *another.get_or_insert_with(Instant::now);
+                        if since.elapsed() >= STALE_MOST {
+                            return Err(NatsLogError::Fenced(why));
+                        }
+                        tracing::warn!(why, "looking again before the log is fenced");
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        continue;
+                    }
                     match self.update(connection, config, &info).await {
                         Ok(()) => return Ok(()),
                         Err(error) => error,
@@ -84,6 +100,7 @@ impl SliceStream {
                 }
                 Err(error) => error,
             };
+            another = None;
             // Some of these are told as the request's fault, and pass all the same: a server that is not up yet, or room.
             let waits = [code::ACCOUNT_FULL, code::NO_PEERS, code::NO_ROOM, code::STORAGE_FULL];
             if error.is_refusal(&waits) {
@@ -151,56 +168,18 @@ impl SliceStream {
     }
 
     /// Why the stream is another one, if it is.
-    fn check_incarnation(&self, info: &StreamInfo) -> Result<(), String> {
+    pub(super) fn check_incarnation(&self, info: &StreamInfo) -> Result<(), String> {
         let incarnation = info.config.metadata.get(INCARNATION).map(String::as_str).unwrap_or_default();
         if incarnation == self.incarnation {
             return Ok(());
         }
         Err(format!("{} is another stream: {incarnation}, not {}", self.name, self.incarnation))
     }
-
-    /// Looks whether the stream is what it was; `Some` says what is wrong.
-    async fn look(&self, live: &Live) -> Result<Option<String>, ApiError> {
-        // Before the question: what is acknowledged while it is under way is not held against it.
-        let seen = self.seen();
-        match live.stream_info(&self.name).await {
-            Ok(info) => {
-                let last = info.state.last_seq;
-                let whole = last >= seen;
-                let ends = || Err(format!("{} ends at {last}, but {seen} was acknowledged", self.name));
-                Ok(self.check_incarnation(&info).and_then(|()| if whole { Ok(()) } else { ends() }).err())
-            }
-            Err(error) if error.is_refusal(&[code::NO_STREAM]) => Ok(Some(format!("{} is gone", self.name))),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Shared {
-    /// Looks at all streams, fencing the log if one is not what it was.
-    pub(super) async fn check_all(&self) {
-        for stream in &self.slices {
-            if let Err(error) = self.check(stream).await {
-                tracing::warn!(stream = stream.name, why = %error, "cannot look at the log");
-            }
-        }
-    }
-
-    async fn check(&self, stream: &SliceStream) -> Result<(), ReadError> {
-        let mut wrong = None;
-        for _ in 0..CONFIRM_TIMES {
-            wrong = stream.look(&*self.reading()?).await?;
-            if wrong.is_none() {
-                return Ok(());
-            }
-            tokio::time::sleep(CONFIRM_AFTER).await;
-        }
-        wrong.into_iter().for_each(|why| self.fence(why));
-        Ok(())
-    }
-
     async fn info(&self, stream: &SliceStream) -> Result<StreamInfo, ReadError> {
-        let info = self.reading()?.stream_info(&stream.name).await?;
+        let info = stream.info(&*self.reading()?).await?;
         Ok(info)
     }
 
@@ -278,31 +257,6 @@ impl Shared {
         match answer {
             Err(error) if !error.is_refusal(&[code::NO_MESSAGE, code::NO_SEQUENCE]) => Err(error.into()),
             _ => Ok(()),
-        }
-    }
-}
-
-/// Looks at the streams every minute, at every new connection and whenever one changes its leader.
-pub(super) async fn watch(shared: Arc<Shared>) {
-    loop {
-        let live = shared.reads.connected().await;
-        let mut elections = Vec::new();
-        for stream in &shared.slices {
-            match live.client.subscribe(api::leader_elected(&stream.name)).await {
-                Ok(subscription) => elections.push(subscription),
-                Err(error) => {
-                    tracing::warn!(stream = stream.name, why = %error, "cannot hear of new leaders")
-                }
-            }
-        }
-        let mut elections = select_all(elections);
-        while !live.is_lost() {
-            shared.check_all().await;
-            tokio::select! {
-                () = tokio::time::sleep(CHECK_EVERY) => {}
-                () = live.lost.cancelled() => {}
-                Some(_) = elections.next() => {}
-            }
         }
     }
 }

@@ -13,6 +13,8 @@ const ROLE: ShardedRole = ShardedRole::Delivery;
 struct Worker {
     name: String,
     owned: watch::Receiver<Owned>,
+    /// What its reading tells the keeper.
+    reading: watch::Sender<Health>,
     shutdown: Shutdown,
     keeping: tokio::task::JoinHandle<()>,
 }
@@ -27,15 +29,17 @@ fn keeper(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Keep
         units: LeaseUnits::new(UNITS).unwrap(),
         worker: name.to_owned(),
         metrics: Metrics::new(),
+        health: watch::channel(Health::Reads { since: None }).1,
     }
 }
 
 /// Begins to keep leases of `ownership`.
 fn begin(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
-    let keeper = keeper(name, ownership, latency);
+    let reading = watch::Sender::new(Health::Reads { since: None });
+    let keeper = Keeper { health: reading.subscribe(), ..keeper(name, ownership, latency) };
     let ((tell, owned), shutdown) = (watch::channel(Owned::default()), Shutdown::new());
     let keeping = tokio::spawn(keeper.run(tell, shutdown.clone()));
-    Worker { name: name.to_owned(), owned, shutdown, keeping }
+    Worker { name: name.to_owned(), owned, reading, shutdown, keeping }
 }
 
 impl Worker {
@@ -75,6 +79,14 @@ impl Worker {
         }
     }
 
+    fn cannot_read(&self) {
+        self.reading.send_replace(Health::Cannot);
+    }
+
+    fn reads_again(&self) {
+        self.reading.send_replace(Health::Reads { since: Some(Instant::now()) });
+    }
+
     async fn leave(self) -> Duration {
         let begun = Instant::now();
         self.shutdown.drain();
@@ -110,12 +122,13 @@ async fn a_leader_that_is_not_listed_leaves_the_plan_alone() {
     let keeper = keeper("first", &ownership, Duration::ZERO);
     ownership.announce(ROLE, "second").await.unwrap();
     keeper.lead().await.unwrap();
-    assert!(ownership.plan(ROLE).await.unwrap().is_empty(), "it does not know of itself yet");
+    assert!(ownership.plan(ROLE).await.unwrap().units.is_empty(), "it does not know of itself yet");
     ownership.announce(ROLE, "first").await.unwrap();
     keeper.lead().await.unwrap();
     let plan = ownership.plan(ROLE).await.unwrap();
-    assert_eq!(plan.len(), usize::from(UNITS));
-    assert!(plan.values().any(|worker| worker == "first") && plan.values().any(|worker| worker == "second"));
+    let owners: Vec<&String> = plan.units.values().collect();
+    assert_eq!(owners.len(), usize::from(UNITS));
+    assert!(owners.iter().any(|owner| *owner == "first") && owners.iter().any(|owner| *owner == "second"));
     tokio::time::advance(Duration::from_millis(LEASE_MS + 1)).await;
     keeper.lead().await.unwrap();
     assert_eq!(ownership.plan(ROLE).await.unwrap(), plan);
@@ -155,8 +168,83 @@ async fn a_worker_that_leaves_gives_everything_back_at_once() {
     worker.until_it_owns(256, Duration::from_secs(60)).await;
     let left = worker.leave().await;
     assert!(left < Duration::from_millis(LEASE_MS / 4), "it took {left:?} to leave");
-    use crate::ownership::OwnershipPort as _;
     assert_eq!(ownership.holders(ROLE).await, Ok(BTreeMap::new()));
     let mut heir = begin("two", &ownership, latency);
     heir.until_it_owns(256, Duration::from_secs(5)).await;
+}
+
+/// Renewing goes over another connection than reading: who hears nothing of the log any more would keep its shards
+/// and deliver nothing.
+#[tokio::test(start_paused = true)]
+async fn who_cannot_read_leaves_its_shards_to_others_until_it_can() {
+    let ownership = InProcessOwnership::default();
+    let latency = Duration::from_millis(50);
+    let mut deaf = begin("deaf", &ownership, latency);
+    deaf.until_it_owns(256, Duration::from_secs(10)).await;
+    let mut other = begin("other", &ownership, latency);
+    other.until_it_owns(128, Duration::from_secs(10)).await;
+    // It leads, and the lead goes as well.
+    deaf.cannot_read();
+    let took = other.until_it_owns(256, Duration::from_secs(10)).await;
+    assert!(took < Duration::from_secs(4), "edges take themselves for deaf meanwhile: {took:?}");
+    assert_eq!(deaf.owns(), Owned::default());
+    assert_eq!(ownership.workers(ROLE).await.unwrap(), ["other"]);
+    other.keeps_all(Duration::from_secs(120)).await;
+    assert_eq!(deaf.owns(), Owned::default());
+    deaf.reads_again();
+    deaf.until_it_owns(128, Duration::from_secs(10)).await;
+    other.until_it_owns(128, Duration::from_secs(10)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_read_takes_nothing() {
+    let ownership = InProcessOwnership::default();
+    ownership.put_plan(ROLE, &(0..UNITS).map(|unit| (unit, "deaf".to_owned())).collect(), 0).await.unwrap();
+    let mut deaf = begin("deaf", &ownership, Duration::ZERO);
+    deaf.cannot_read();
+    deaf.keeps_all(Duration::from_secs(60)).await;
+    assert_eq!(deaf.owns(), Owned::default());
+    assert!(ownership.workers(ROLE).await.unwrap().is_empty());
+    deaf.reads_again();
+    deaf.until_it_owns(256, Duration::from_secs(5)).await;
+}
+
+/// With nobody to take them over, letting go of shards would help nobody, and cost everybody a handover.
+#[tokio::test(start_paused = true)]
+async fn where_nobody_can_read_all_keep_what_they_have() {
+    let ownership = InProcessOwnership::default();
+    let latency = Duration::from_millis(50);
+    let mut workers = vec![begin("one", &ownership, latency)];
+    workers[0].until_it_owns(256, Duration::from_secs(10)).await;
+    workers.extend(["two", "three", "four"].map(|name| begin(name, &ownership, latency)));
+    for worker in &mut workers {
+        worker.until_it_owns(64, Duration::from_secs(20)).await;
+    }
+    let plan = ownership.plan(ROLE).await.unwrap();
+    let readings: Vec<watch::Sender<Health>> = workers.iter().map(|worker| worker.reading.clone()).collect();
+    let keeping = join_all(workers.iter_mut().map(|worker| worker.keeps_all(Duration::from_secs(120))));
+    let away = async {
+        for _ in 0..3 {
+            for reading in &readings {
+                reading.send_replace(Health::Doubtful);
+            }
+            // Some say so sooner than others, and it is over before the last does.
+            for reading in &readings[..3] {
+                reading.send_replace(Health::Cannot);
+                // sleeps: what lies between two workers' looks, on a paused clock
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            // sleeps: the log is away, on a paused clock
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            for reading in readings.iter().rev() {
+                reading.send_replace(Health::Reads { since: Some(Instant::now()) });
+                // sleeps: they come back one by one, on a paused clock
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            // sleeps: whoever leads may plan again, on a paused clock
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    };
+    tokio::join!(keeping, away);
+    assert_eq!(ownership.plan(ROLE).await.unwrap(), plan);
 }

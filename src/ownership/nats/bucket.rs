@@ -47,6 +47,7 @@ pub(super) enum Put {
 /// What stands under a key.
 pub(super) struct Entry {
     pub(super) key: String,
+    pub(super) revision: u64,
     /// `None`: deleted.
     pub(super) value: Option<Bytes>,
 }
@@ -57,7 +58,7 @@ fn unavailable(error: impl std::fmt::Display) -> OwnershipError {
 
 fn entry(stored: Stored) -> Entry {
     let deleted = stored.headers.get(OPERATION).is_some_and(|operation| DELETED.contains(&operation));
-    Entry { key: stored.subject, value: (!deleted).then_some(stored.payload) }
+    Entry { key: stored.subject, revision: stored.sequence, value: (!deleted).then_some(stored.payload) }
 }
 
 impl BucketStore {
@@ -191,7 +192,9 @@ impl BucketStore {
             let header = |name: &str| answer.headers.as_ref().and_then(|headers| headers.get(name));
             let deleted = header(OPERATION).is_some_and(|operation| DELETED.contains(&operation.as_str()));
             if let (Some(key), false) = (header("Nats-Subject"), deleted) {
-                entries.push(Entry { key: key.as_str().to_owned(), value: Some(answer.payload) });
+                let revision =
+                    header("Nats-Sequence").and_then(|text| text.as_str().parse().ok()).unwrap_or(0);
+                entries.push(Entry { key: key.as_str().to_owned(), revision, value: Some(answer.payload) });
             }
         }
     }

@@ -6,7 +6,7 @@
 
 mod bucket;
 
-use super::{LEASE_MS, Lease, OwnershipError, OwnershipPort, ShardedRole};
+use super::{LEASE_MS, Lease, OwnershipError, OwnershipPort, Plan, ShardedRole};
 use crate::edge_link::Generation;
 use crate::log::nats::connection::NatsConnection;
 use crate::log::nats::{Namespace, NatsConfig, NatsConfigError};
@@ -19,6 +19,10 @@ use std::time::Duration;
 
 /// Bits of a generation that hold the revision; above them is the log's epoch.
 const REVISION_BITS: u32 = 44;
+
+/// How often a held lease is written at most: with its token, with the revision of a renewal that only the
+/// server heard of, and once more where that was overwritten while it was looked at.
+const WRITES_MOST: usize = 3;
 
 /// Where ownership is kept.
 #[derive(Clone, Debug)]
@@ -86,14 +90,11 @@ impl NatsOwnership {
         Generation((u64::from(self.shared.epoch.number()) << REVISION_BITS) | revision)
     }
 
-    /// Replaces the newest value of a lease's key, whose revision is not the one that `lease` names, if
-    /// it still is that lease: the answer to an earlier renewal was lost.
-    async fn current_revision(&self, lease: &Lease, worker: &str, told: u64) -> Result<u64, OwnershipError> {
-        let entry = self.shared.leases.at(told).await?;
-        let held = entry.and_then(|entry| held_by(&entry)).filter(|held| {
-            held.worker == worker && self.generation(held.acquired_at(told)) == lease.generation
-        });
-        held.map(|_| told).ok_or(OwnershipError::Lost)
+    /// Whether `entry` is `lease` at some renewal.
+    fn is_of(&self, entry: &Entry, lease: &Lease, worker: &str) -> bool {
+        held_by(entry).is_some_and(|held| {
+            held.worker == worker && self.generation(held.acquired_at(entry.revision)) == lease.generation
+        })
     }
 
     /// Writes `value` (nothing: deletes) under the key of a lease that is held.
@@ -106,8 +107,7 @@ impl NatsOwnership {
         let key = self.lease_key(lease.role, lease.unit);
         let content = value.map(encode).transpose()?;
         let mut expected = lease.token;
-        // Once with the token, and once more if a renewal was heard of only by the server.
-        for _ in 0..2 {
+        for _ in 0..WRITES_MOST {
             match self.shared.leases.put(&key, content.clone(), Some(expected)).await? {
                 Put::Done(revision) => return Ok(revision),
                 Put::Stands(0) => return Err(OwnershipError::Lost),
@@ -115,10 +115,16 @@ impl NatsOwnership {
                 Put::Contended => {
                     return Err(OwnershipError::Unavailable("another write is on its way".to_owned()));
                 }
-                Put::Stands(told) => expected = self.current_revision(lease, worker, told).await?,
+                // An earlier renewal, the answer to which was lost, or somebody else.
+                Put::Stands(told) => match self.shared.leases.at(told).await? {
+                    Some(entry) if self.is_of(&entry, lease, worker) => expected = told,
+                    Some(_) => return Err(OwnershipError::Lost),
+                    // Overwritten meanwhile, by another try or by somebody else, or run out: what stands now is told.
+                    None => {}
+                },
             }
         }
-        Err(OwnershipError::Lost)
+        Err(OwnershipError::Unavailable("it is written faster than it can be read".to_owned()))
     }
 }
 
@@ -226,17 +232,24 @@ impl OwnershipPort for NatsOwnership {
         Ok(false)
     }
 
-    async fn plan(&self, role: ShardedRole) -> Result<BTreeMap<u16, String>, OwnershipError> {
+    async fn plan(&self, role: ShardedRole) -> Result<Plan, OwnershipError> {
         let key = self.shared.plans.key(&[role.name()]);
-        let Some(value) = self.shared.plans.newest(&key).await?.and_then(|entry| entry.value) else {
-            return Ok(BTreeMap::new());
-        };
-        serde_json::from_slice(&value)
-            .map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))
+        let Some(entry) = self.shared.plans.newest(&key).await? else { return Ok(Plan::default()) };
+        let units = entry.value.map_or(Ok(BTreeMap::new()), |value| serde_json::from_slice(&value));
+        let units = units.map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))?;
+        Ok(Plan { units, revision: entry.revision })
     }
 
-    async fn put_plan(&self, role: ShardedRole, plan: &BTreeMap<u16, String>) -> Result<(), OwnershipError> {
+    async fn put_plan(
+        &self,
+        role: ShardedRole,
+        units: &BTreeMap<u16, String>,
+        over: u64,
+    ) -> Result<bool, OwnershipError> {
         let key = self.shared.plans.key(&[role.name()]);
-        self.shared.plans.put(&key, Some(encode(plan)?), None).await.map(drop)
+        match self.shared.plans.put(&key, Some(encode(units)?), Some(over)).await? {
+            Put::Done(_) => Ok(true),
+            Put::Stands(_) | Put::Contended => Ok(false),
+        }
     }
 }
