@@ -247,6 +247,24 @@ async fn the_schema_is_migrated_by_one_and_taken_back() {
     .await;
 }
 
+/// As when all processes of a new installation run it first: whoever comes second waits, and nobody fails because of
+/// another.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_migrate_a_new_keyspace_at_once() {
+    with_keyspace("_many", |config| async move {
+        let all = (0..10).map(|_| {
+            let config = config.clone();
+            tokio::spawn(async move { migrate(&config, |_| ()).await })
+        });
+        for ended in futures_util::future::join_all(all).await {
+            ended.expect("no panic").expect("it migrates");
+        }
+        assert_eq!(versions(&config).await, MIGRATIONS.iter().map(|m| m.version).collect::<Vec<_>>());
+        CqlStore::connect(&config).await.expect("it connects").ping().await.expect("it answers");
+    })
+    .await;
+}
+
 async fn versions(config: &CqlConfig) -> Vec<i32> {
     let text = format!("SELECT version FROM {}.schema_versions WHERE scope = 0", config.keyspace);
     let answer = bare_session().await.query_unpaged(text, ()).await.expect("it reads");
