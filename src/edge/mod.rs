@@ -97,6 +97,7 @@ pub struct Edge {
     pub watermarks: Watermarks,
     pub views: Views,
     pub newest: Newest,
+    kept: query::kept::KeptBook,
     pub routes: Routes,
     pub coverage: Mutex<CoverageBook>,
     /// The version of the routes that all workers have applied.
@@ -141,6 +142,7 @@ impl Edge {
             metrics: parts.metrics,
             limits: parts.limits,
             newest,
+            kept: query::kept::KeptBook::default(),
             routes: Routes::new(id),
             coverage: Mutex::new(CoverageBook::new(id)),
             routes_applied: watch::channel(0).0,

@@ -41,7 +41,7 @@ enum Lives {
 
 use Lives::{AfterFaults, Counts, Seen, Shows, Stands};
 
-const SERIES: [(&str, Lives); 31] = [
+const SERIES: [(&str, Lives); 32] = [
     ("messages_accepted", Counts),
     ("messages_acknowledged", Counts),
     ("messages_duplicate", Counts),
@@ -57,6 +57,7 @@ const SERIES: [(&str, Lives); 31] = [
     ("records_stored", Counts),
     ("records_void", Counts),
     ("records_unreadable", Counts),
+    ("conversations_unreadable", AfterFaults("tests/integration/stored_rows.rs")),
     ("retries", AfterFaults("tests/simulation/degraded.rs")),
     ("leases_lost", AfterFaults("tests/simulation/degraded.rs")),
     ("send_to_ack", Counts),
