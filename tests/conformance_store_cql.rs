@@ -12,10 +12,11 @@ use reedi::store::cql::{
     CqlConfig, CqlStore, MIGRATIONS, MigrateError, Migration, migrate, migrate_back, migrate_with,
 };
 use reedi::store::{Messages, Order, Range, StoreError, StorePort, Writes};
-use reedi_protocol::Position;
 use reedi_protocol::resource::ConversationType;
+use reedi_protocol::{ConversationKey, Position};
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
+use scylla::statement::batch::{Batch, BatchType};
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -83,6 +84,8 @@ async fn the_store_conforms() {
             ("large batch", Box::pin(own(&store, |s| async move { a_large_batch_is_applied(&s).await }))),
             ("fresh process", Box::pin(a_fresh_process_finds_all(config.clone()))),
             ("erased", Box::pin(deleted_content_is_erased(config.clone()))),
+            ("deletion marks", Box::pin(a_deletion_is_marked_as_long_as_its_message(config.clone()))),
+            ("expired rows", Box::pin(more_expired_rows_than_one_read_passes_over(config.clone()))),
         ];
         store.ping().await.expect("it answers");
         let running: Vec<_> = checks.into_iter().map(|(name, check)| (name, tokio::spawn(check))).collect();
@@ -202,6 +205,103 @@ async fn deleted_content_is_erased(config: CqlConfig) {
     assert!(deletion_time.is_some_and(|time| time < 0), "of two deletions the first stands");
 }
 
+/// Else the rows of what disappeared by itself would never go, if it was deleted before.
+async fn a_deletion_is_marked_as_long_as_its_message(config: CqlConfig) {
+    let (store, sender) = (CqlStore::connect(&config).await.expect("it connects"), fresh::account());
+    let lives = async |expires_at, is_known: bool| {
+        let (conversation, target) = (fresh::conversation(), fresh::position(1));
+        let mut row = fresh::row(ConversationType::Direct, target, sender, fresh::now());
+        row.expires_at = expires_at;
+        let message = Write::Message { conversation, row, content: None };
+        let deletion =
+            Write::DeleteContent { conversation, target, deleted_at: fresh::now(), deleted_by: sender };
+        store.apply(&[message]).await.expect("it applies");
+        let other = CqlStore::connect(&config).await.expect("it connects");
+        let writer = if is_known { &store } else { &other };
+        writer.apply(&[deletion]).await.expect("it applies");
+        let text = format!(
+            "SELECT TTL(header), TTL(deletion) FROM {}.messages WHERE conversation = ? ALLOW FILTERING",
+            config.keyspace
+        );
+        let answer = bare_session().await.query_unpaged(text, (conversation.as_u64().cast_signed(),)).await;
+        let rows = answer.expect("it reads").into_rows_result().expect("rows");
+        rows.first_row::<(Option<i32>, Option<i32>)>().expect("one stands")
+    };
+    for is_known in [true, false] {
+        let (header, deletion) = lives(Some(fresh::now().plus_millis(fresh::HOUR_MS)), is_known).await;
+        assert!(header.zip(deletion).is_some_and(|(header, deletion)| deletion.abs_diff(header) <= 2));
+        assert_eq!(lives(None, is_known).await, (None, None), "what stands for ever is marked for ever");
+    }
+}
+
+/// Two cells each: 120,000 tombstones, and a read that meets 100,000 is refused (`tombstone_failure_threshold`).
+const EXPIRED: u64 = 60_000;
+
+/// What has expired stands there until long after, and a server refuses to pass over too much of it in one read.
+async fn more_expired_rows_than_one_read_passes_over(config: CqlConfig) {
+    let store = CqlStore::connect(&config).await.expect("it connects");
+    let (conversation, sender) = (fresh::conversation(), fresh::account());
+    let oldest = [
+        fresh::message(conversation, fresh::position(1), sender, "oldest"),
+        fresh::event(conversation, fresh::position(2), sender, fresh::now()),
+    ];
+    store.apply(&oldest).await.expect("it applies");
+    expired_rows(&config, conversation, 10).await;
+    let newest = fresh::position(10 + EXPIRED);
+    let range = Range { after: Position::START, before: fresh::position(100_000) };
+    let shown = async |order| {
+        let page = store.messages(conversation, range, order, 10).await.expect("it reads");
+        page.iter().map(|m| m.row.position).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(Order::NewestFirst).await, [fresh::position(1)]);
+    assert_eq!(shown(Order::OldestFirst).await, [fresh::position(1)]);
+    store.apply(&[fresh::message(conversation, newest, sender, "newest")]).await.expect("it applies");
+    assert_eq!(shown(Order::NewestFirst).await, [newest, fresh::position(1)]);
+    assert_eq!(shown(Order::OldestFirst).await, [fresh::position(1), newest]);
+    assert_eq!(store.events(conversation, range, 10).await.expect("it reads").len(), 1);
+    // Without an end the range is as wide as can be: how far the shard is stored is not looked past.
+    let all = store.messages(conversation, Range::after(Position::START), Order::NewestFirst, 10).await;
+    assert_eq!(all.expect("it reads").len(), 2);
+    assert_eq!(store.outlines(conversation, range, 10).await.expect("it reads").len(), 2);
+}
+
+/// Writes [`EXPIRED`] messages from `first` on beside one that stands, and waits until they have ended.
+async fn expired_rows(config: &CqlConfig, conversation: ConversationKey, first: u64) {
+    let session = bare_session().await;
+    let key = conversation.as_u64().cast_signed();
+    let bucket = format!("SELECT bucket FROM {}.buckets WHERE conversation = ?", config.keyspace);
+    let answer = session.query_unpaged(bucket, (key,)).await.expect("it reads");
+    let (bucket,) = answer.into_rows_result().expect("rows").first_row::<(i32,)>().expect("one stands");
+    let put = format!(
+        "INSERT INTO {}.messages (conversation, bucket, position, header, content) VALUES (?, ?, ?, 0x00, 0x00) \
+         USING TIMESTAMP ? AND TTL 1",
+        config.keyspace
+    );
+    let put = session.prepare(put).await.expect("it prepares");
+    let places: Vec<i64> =
+        (first..first + EXPIRED).map(|n| fresh::position(n).as_u64().cast_signed()).collect();
+    for places in places.chunks(200) {
+        let mut batch = Batch::new(BatchType::Unlogged);
+        places.iter().for_each(|_| batch.append_statement(put.clone()));
+        let values: Vec<_> = places.iter().map(|place| (key, bucket, *place, *place)).collect();
+        session.batch(&batch, values).await.expect("it writes");
+    }
+    let last = places[places.len() - 1];
+    let read = format!(
+        "SELECT header FROM {}.messages WHERE conversation = ? AND bucket = ? AND position = ?",
+        config.keyspace
+    );
+    let since = Instant::now();
+    loop {
+        let answer = session.query_unpaged(read.clone(), (key, bucket, last)).await.expect("it reads");
+        if answer.into_rows_result().expect("rows").rows_num() == 0 {
+            break;
+        }
+        assert!(since.elapsed() < BACK_WITHIN, "they live on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schema_is_migrated_by_one_and_taken_back() {
     with_keyspace("_schema", |config| async move {
@@ -243,6 +343,24 @@ async fn the_schema_is_migrated_by_one_and_taken_back() {
             .ping()
             .await
             .expect("it answers");
+    })
+    .await;
+}
+
+/// As when all processes of a new installation run it first: whoever comes second waits, and nobody fails because of
+/// another.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_migrate_a_new_keyspace_at_once() {
+    with_keyspace("_many", |config| async move {
+        let all = (0..10).map(|_| {
+            let config = config.clone();
+            tokio::spawn(async move { migrate(&config, |_| ()).await })
+        });
+        for ended in futures_util::future::join_all(all).await {
+            ended.expect("no panic").expect("it migrates");
+        }
+        assert_eq!(versions(&config).await, MIGRATIONS.iter().map(|m| m.version).collect::<Vec<_>>());
+        CqlStore::connect(&config).await.expect("it connects").ping().await.expect("it answers");
     })
     .await;
 }

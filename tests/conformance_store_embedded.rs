@@ -92,7 +92,7 @@ async fn what_was_answered_for_is_there_after_reopening() {
         let range = Range::after(Position::START);
         let messages = store.messages(conversation, range, Order::OldestFirst, 1_000).await.unwrap();
         let blocks = store.blocks(account, 10).await.unwrap();
-        (messages, blocks, store.inbox(account, 10).await.unwrap())
+        (messages, blocks, store.inbox(account, None, 10).await.unwrap())
     };
     let before = read(&store).await;
     assert_eq!((before.0.len(), before.1.len()), (500, 1));

@@ -63,8 +63,12 @@ pub struct Conversation {
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     pub last_message: Option<Message>,
-    /// Exact to 99; 100 means more.
+    /// Exact to 99; 100 means more, or more than are looked through to count them.
     pub unread_count: u32,
+    /// Something of this conversation cannot be read now: `lastMessage` may be missing though there is one, and
+    /// `unreadCount` is 100 where it is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
     pub muted_until: Option<Timestamp>,
     /// Place of the newest event.
     #[schema(value_type = u64)]

@@ -3,9 +3,10 @@
 
 use super::conversation::ConversationState;
 use super::record::{Body, Change, Entry, NewMessage, Record, RequestDigest, Sealed};
+use super::retention::EVENTS_TTL_S;
 use reedi_protocol::resource::{ConversationType, MessageType};
 use reedi_protocol::text::{ClientMessageId, Reaction};
-use reedi_protocol::{AccountId, ConversationKey, Position, Timestamp};
+use reedi_protocol::{AccountId, ConversationKey, Position, Shard, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// One change to the store. Each cell that it touches is written with a position as its timestamp:
@@ -30,8 +31,7 @@ pub enum Write {
         deleted_at: Timestamp,
         deleted_by: AccountId,
     },
-    /// An event that is no message, for catching up; the record without content. Kept for
-    /// [`super::retention::EVENTS_TTL_S`].
+    /// An event that is no message, for catching up; the record without content. Kept until [`event_ends`].
     Event {
         conversation: ConversationKey,
         kind: ConversationType,
@@ -81,6 +81,9 @@ pub enum Write {
     InboxRead { account: AccountId, conversation: ConversationKey, up_to: Position },
     /// The newest public event of a group.
     Head { conversation: ConversationKey, head: Position, head_time: Timestamp },
+    /// Of all records of a shard on one day the lowest position wins: no record from there on was taken much earlier than
+    /// `log_time` (ADR 0034). Kept for [`super::retention::DAYS_TTL_S`].
+    FirstOfDay { shard: Shard, position: Position, log_time: Timestamp },
     /// An account does not want to see a message any more.
     Hidden { conversation: ConversationKey, account: AccountId, target: Position, at: Position },
 }
@@ -174,6 +177,18 @@ pub fn writes_of(entry: &Entry) -> Vec<Write> {
         head_writes(entry, &mut writes);
     }
     writes
+}
+
+/// When an event is no more to be caught up with: after its time, and where it is about a message that ends, with that.
+#[must_use]
+pub fn event_ends(log_time: Timestamp, record: &Record) -> Timestamp {
+    let own = log_time.plus_millis(u64::from(EVENTS_TTL_S) * 1_000);
+    match &record.body {
+        Body::Edit { expires_at, .. } | Body::React { expires_at, .. } => {
+            expires_at.map_or(own, |end| end.min(own))
+        }
+        _ => own,
+    }
 }
 
 fn reaction_write(

@@ -102,6 +102,7 @@ pub struct Edge {
     pub watermarks: Watermarks,
     pub views: Views,
     pub newest: Newest,
+    kept: query::kept::KeptBook,
     pub routes: Routes,
     pub coverage: Mutex<CoverageBook>,
     /// The version of the routes that all workers have applied.
@@ -128,6 +129,7 @@ impl Edge {
     pub fn new(parts: Parts) -> Arc<Self> {
         let id = EdgeId(random::rng().next_u64());
         let watermarks = Watermarks::new(parts.store.clone());
+        let newest = Newest::new(watermarks.clone());
         let views = Views::new(parts.store.clone(), watermarks.clone());
         let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
         let appender = Appender::new(parts.log, parts.store.clone(), clock, watermarks.clone(), metrics);
@@ -149,7 +151,8 @@ impl Edge {
             clock: parts.clock,
             metrics: parts.metrics,
             limits: parts.limits,
-            newest: Newest::default(),
+            newest,
+            kept: query::kept::KeptBook::default(),
             routes: Routes::new(id),
             coverage: Mutex::new(CoverageBook::new(id)),
             routes_applied: watch::channel(0).0,

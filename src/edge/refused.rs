@@ -113,6 +113,10 @@ impl From<StoreError> for Refused {
                 tracing::debug!(reason, "the store could not answer a client");
                 Self::new(ErrorCode::StoreUnavailable, "Stored data cannot be read now. Try again.")
             }
+            StoreError::GaveUp(reason) => {
+                tracing::warn!(reason, "the store gives up on the rows of a client's request");
+                Self::new(ErrorCode::StoreUnavailable, "These data cannot be read now. Try again.")
+            }
             StoreError::Corrupt(reason) => {
                 tracing::error!(reason, "the store holds what this binary cannot read");
                 Self::new(ErrorCode::Internal, "Stored data could not be read.")

@@ -2,12 +2,13 @@
 
 use super::answer::Answer;
 use super::place::Named;
-use super::query::events::{Page, page, was_elsewhere};
+use super::query::events::{Page, missing_before, page, was_elsewhere};
+use super::query::lists::{INBOX_PAGE, with_heads};
 use super::refused::{Outcome, Refused};
 use super::session::{OutFrame, Session};
 use super::{Edge, wire};
-use crate::domain::retention::{EVENTS_TTL_S, RESUME_BYTES_MOST, RESUME_EVENTS_MOST};
-use crate::store::{Conversations as _, InboxRow, Inboxes as _};
+use crate::domain::retention::{RESUME_BYTES_MOST, RESUME_EVENTS_MOST};
+use crate::store::{InboxRow, Inboxes as _, StoreResult};
 use futures_util::{StreamExt, stream};
 use reedi_protocol::command::Resume;
 use reedi_protocol::event::ServerEvent;
@@ -115,16 +116,13 @@ async fn replay(
     }
     edge.watermarks.passed_all(up_to).await?;
     let mut missed = missed(edge, session, checkpoint.as_ref(), cursors, up_to).await?;
-    missed.sort_by_key(|(row, ..)| row.conversation);
-    let oldest_ms = edge.clock.now().as_millis().saturating_sub(u64::from(EVENTS_TTL_S) * 1_000);
-    let mut read = stream::iter(missed.into_iter().map(|(row, after, head_ms)| async move {
-        let too_old = head_ms.is_some_and(|ms| ms < oldest_ms);
-        let frames = if too_old || was_elsewhere(&row, after) {
-            None
-        } else {
-            all_of(edge, session, &row, after, up_to).await?
-        };
-        Ok::<_, Refused>((row.conversation, frames))
+    missed.sort_by_key(|(row, _)| row.conversation);
+    let mut read = stream::iter(missed.into_iter().map(|(row, after)| async move {
+        let frames = edge.if_readable(row.conversation, all_of(edge, session, &row, after, up_to).await)?;
+        if frames.is_none() {
+            edge.metrics.conversations_unreadable.inc();
+        }
+        Ok::<_, Refused>((row.conversation, frames.flatten()))
     }))
     .buffered(AT_ONCE);
     let mut told = Vec::new();
@@ -151,15 +149,18 @@ const fn is_replayed(events: usize, bytes: usize) -> bool {
 }
 
 /// Every event of one conversation after `after`, and the bytes of all of them; `None` where that is more than
-/// a resume replays.
+/// a resume replays, or is not known to be all there was.
 async fn all_of(
     edge: &Edge,
     session: &Session,
     row: &InboxRow,
     mut after: Position,
     up_to: &Checkpoint,
-) -> Outcome<Option<(Vec<OutFrame>, usize)>> {
+) -> StoreResult<Option<(Vec<OutFrame>, usize)>> {
     let up_to = up_to.get(row.conversation.shard());
+    if was_elsewhere(row, after) || missing_before(edge, row, after, up_to).await?.is_some() {
+        return Ok(None);
+    }
     let (mut frames, mut bytes) = (Vec::new(), 0);
     loop {
         let caught = page(edge, session.account, row, Page { after, up_to, limit: PAGE }).await?;
@@ -178,7 +179,7 @@ async fn all_of(
     }
 }
 
-type Missed = (InboxRow, Position, Option<u64>);
+type Missed = (InboxRow, Position);
 
 /// The account's conversations in which something happened, and from where: all of them after a checkpoint,
 /// without one those that have a cursor.
@@ -188,22 +189,21 @@ async fn missed(
     checkpoint: Option<&Checkpoint>,
     cursors: &HashMap<ConversationKey, Position>,
     up_to: &Checkpoint,
-) -> Outcome<Vec<Missed>> {
-    let rows = edge.store.inbox(session.account, super::query::lists::INBOX_MOST).await?;
-    let large: Vec<ConversationKey> =
-        rows.iter().filter(|r| super::query::lists::has_shared_head(r)).map(|r| r.conversation).collect();
-    let heads = edge.store.heads(&large).await?;
-    let heads: HashMap<ConversationKey, _> = large.into_iter().zip(heads).collect();
-    Ok(rows
-        .into_iter()
-        .filter_map(|row| {
-            let shard = row.conversation.shard();
-            let after = checkpoint.map(|c| c.get(shard)).max(cursors.get(&row.conversation).copied())?;
-            let head = row.head.max(heads.get(&row.conversation).copied().flatten());
-            let newest =
-                head.map(|(p, _)| p).max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
-            let happened = newest > after && after < up_to.get(shard);
-            happened.then_some((row, after, head.map(|(_, time)| time.as_millis())))
-        })
-        .collect())
+) -> StoreResult<Vec<Missed>> {
+    let happened = |row: InboxRow| {
+        let shard = row.conversation.shard();
+        let after = checkpoint.map(|c| c.get(shard)).max(cursors.get(&row.conversation).copied())?;
+        let head = row.head.map(|(position, _)| position);
+        let newest = head.max(row.left).max(Some(row.joined)).max(row.touched).unwrap_or_default();
+        (newest > after && after < up_to.get(shard)).then_some((row, after))
+    };
+    let (mut missed, mut behind) = (Vec::new(), None);
+    loop {
+        let page = edge.store.inbox(session.account, behind, INBOX_PAGE).await?;
+        behind = page.last().filter(|_| page.len() >= INBOX_PAGE).map(|row| row.conversation);
+        missed.extend(with_heads(edge, page).await?.into_iter().filter_map(happened));
+        if behind.is_none() {
+            return Ok(missed);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use crate::store::{Store, Watermarks as _};
 use parking_lot::Mutex;
 use reedi_protocol::{Checkpoint, Position, Shard};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
@@ -40,6 +40,10 @@ struct Shared {
     changed: watch::Sender<u64>,
     waiting: AtomicUsize,
     wake: Notify,
+    /// Reads by [`Watermarks::fresh`] that have begun.
+    begun: AtomicU64,
+    /// The last of them that has ended.
+    fresh: tokio::sync::Mutex<u64>,
 }
 
 /// Counts one who waits, for as long as it lives.
@@ -69,6 +73,8 @@ impl Watermarks {
             changed: watch::channel(0).0,
             waiting: AtomicUsize::new(0),
             wake: Notify::new(),
+            begun: AtomicU64::new(0),
+            fresh: tokio::sync::Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -98,6 +104,28 @@ impl Watermarks {
         }
         self.shared.changed.send_modify(|n| *n += 1);
         Ok(())
+    }
+
+    /// Reads them as they stand now or later. Who asks while they are being read shares the next read with all others.
+    ///
+    /// # Errors
+    /// The store is away.
+    pub async fn fresh(&self) -> Result<(), crate::store::StoreError> {
+        let asked = self.shared.begun.load(Ordering::Acquire);
+        let mut ended = self.shared.fresh.lock().await;
+        if *ended > asked {
+            return Ok(());
+        }
+        let this = self.shared.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        self.refresh().await?;
+        *ended = this;
+        Ok(())
+    }
+
+    /// What was last read, of every shard.
+    #[must_use]
+    pub fn all(&self) -> Checkpoint {
+        self.shared.known.lock().clone()
     }
 
     /// What was last read: never too high.

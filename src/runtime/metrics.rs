@@ -191,6 +191,7 @@ series! {
     records_stored: Counter = "Records whose writes the store has";
     records_void: Counter = "Records skipped because they landed too late to count";
     records_unreadable: Counter = "Records skipped because this binary cannot read them";
+    conversations_unreadable: Counter = "Conversations that a list or a resume went on without, since the store gave up on their rows";
     retries: Family<PartLabel, Counter> = "Requests to an outside part that were tried again";
     log_unreadable: Family<RoleLabel, Gauge> = "1 while a worker cannot read the log and leaves its shards to others";
     leases_lost: Family<RoleLabel, Counter> = "Leases that ran out or went to another worker before they were released";

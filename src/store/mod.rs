@@ -3,27 +3,19 @@
 pub mod conformance;
 pub mod cql;
 pub mod embedded;
+mod error;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
 use crate::domain::conversation::ConversationState;
 use crate::domain::record::{Record, RequestDigest, Sealed};
 use crate::domain::write::{MessageRow, Write};
-use reedi_protocol::resource::{ConversationType, Settings};
+use reedi_protocol::resource::{ConversationType, MessageType, Settings};
 use reedi_protocol::text::{ClientMessageId, Name, Username};
 use reedi_protocol::{AccountId, ConversationKey, Epoch, Position, Shard, Timestamp};
 use std::future::Future;
 
-/// The store could not answer. Every method may be called again: reads change nothing, position
-/// writes converge, and conditional writes answer what stands.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    #[error("the store is away: {0}")]
-    Unavailable(String),
-    /// What stands in the store cannot be read by this binary.
-    #[error("the store holds what this binary cannot read: {0}")]
-    Corrupt(String),
-}
+pub use error::StoreError;
 
 pub type StoreResult<T> = Result<T, StoreError>;
 
@@ -35,6 +27,22 @@ pub struct StoredMessage {
     pub content: Option<Sealed>,
     pub edited_at: Option<Timestamp>,
     pub deleted: Option<(Timestamp, AccountId)>,
+}
+
+/// What there is to count of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    pub position: Position,
+    pub sender: AccountId,
+    pub message_type: MessageType,
+    pub is_deleted: bool,
+}
+
+impl Outline {
+    fn of(StoredMessage { row, deleted, .. }: &StoredMessage) -> Self {
+        let MessageRow { position, sender, message_type, .. } = *row;
+        Self { position, sender, message_type, is_deleted: deleted.is_some() }
+    }
 }
 
 /// An event that is no message, as the store keeps it for catching up.
@@ -148,6 +156,14 @@ pub trait Messages {
         limit: usize,
     ) -> impl Future<Output = StoreResult<Vec<StoredMessage>>> + Send;
 
+    /// The same messages, oldest first, without what they are about: content is not looked at.
+    fn outlines(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        limit: usize,
+    ) -> impl Future<Output = StoreResult<Vec<Outline>>> + Send;
+
     /// At most `limit` events that are no messages, oldest first.
     fn events(
         &self,
@@ -227,10 +243,12 @@ pub trait Conversations {
 }
 
 pub trait Inboxes {
-    /// All of an account's conversations, left ones included, at most `limit`.
+    /// An account's conversations, left ones included, at most `limit` in an order of the store's own: those behind
+    /// `after`, or from the first. Fewer than `limit` are the last.
     fn inbox(
         &self,
         account: AccountId,
+        after: Option<ConversationKey>,
         limit: usize,
     ) -> impl Future<Output = StoreResult<Vec<InboxRow>>> + Send;
 
@@ -247,6 +265,13 @@ pub trait Watermarks {
 
     /// Moves watermarks forward; one that stands further already stays.
     fn advance(&self, watermarks: &[(Shard, Position)]) -> impl Future<Output = StoreResult<()>> + Send;
+
+    /// The first position that was stored of each day of a shard, and when the log took it; oldest first, as far back as
+    /// [`crate::domain::retention::DAYS_TTL_S`].
+    fn first_of_days(
+        &self,
+        shard: Shard,
+    ) -> impl Future<Output = StoreResult<Vec<(Position, Timestamp)>>> + Send;
 }
 
 /// One life of the log (rule P9).
@@ -405,6 +430,7 @@ impl Writes for Store {
 dispatch!(Messages {
     fn message(&self, conversation: ConversationKey, position: Position) -> StoreResult<Option<StoredMessage>>;
     fn messages(&self, conversation: ConversationKey, range: Range, order: Order, limit: usize) -> StoreResult<Vec<StoredMessage>>;
+    fn outlines(&self, conversation: ConversationKey, range: Range, limit: usize) -> StoreResult<Vec<Outline>>;
     fn events(&self, conversation: ConversationKey, range: Range, limit: usize) -> StoreResult<Vec<StoredEvent>>;
     fn reactions(&self, conversation: ConversationKey, range: Range) -> StoreResult<Vec<StoredReaction>>;
     fn hidden(&self, conversation: ConversationKey, account: AccountId, range: Range) -> StoreResult<Vec<Position>>;
@@ -419,12 +445,13 @@ dispatch!(Conversations {
     fn mute(&self, account: AccountId, conversation: ConversationKey, until: Option<Timestamp>) -> StoreResult<()>;
 });
 dispatch!(Inboxes {
-    fn inbox(&self, account: AccountId, limit: usize) -> StoreResult<Vec<InboxRow>>;
+    fn inbox(&self, account: AccountId, after: Option<ConversationKey>, limit: usize) -> StoreResult<Vec<InboxRow>>;
     fn inbox_row(&self, account: AccountId, conversation: ConversationKey) -> StoreResult<Option<InboxRow>>;
 });
 dispatch!(Watermarks {
     fn watermarks(&self) -> StoreResult<Vec<(Shard, Position)>>;
     fn advance(&self, watermarks: &[(Shard, Position)]) -> StoreResult<()>;
+    fn first_of_days(&self, shard: Shard) -> StoreResult<Vec<(Position, Timestamp)>>;
 });
 dispatch!(Epochs {
     fn epochs(&self) -> StoreResult<Vec<EpochRow>>;

@@ -1,6 +1,8 @@
 //! Persist: all writes of a batch, and only then the watermarks (invariant `stored_before_trimmed`).
 
 use super::batch::Batch;
+use crate::domain::record::Entry;
+use crate::domain::retention::day_of;
 use crate::domain::write::{Write, writes_of};
 use crate::runtime::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -12,12 +14,14 @@ pub struct Persist {
     metrics: Metrics,
     /// What the store has for sure.
     stored: HashMap<Shard, Position>,
+    /// The day of each shard whose beginning the store has for sure.
+    days: HashMap<Shard, i32>,
 }
 
 impl Persist {
     #[must_use]
     pub fn new(store: Store, metrics: Metrics, stored: HashMap<Shard, Position>) -> Self {
-        Self { store, metrics, stored }
+        Self { store, metrics, stored, days: HashMap::new() }
     }
 
     /// Makes a batch durable.
@@ -30,8 +34,10 @@ impl Persist {
             stored.is_none_or(|stored| entry.position > *stored)
         });
         let mut writes = Vec::with_capacity(batch.entries.len() * 5);
+        let mut days = HashMap::new();
         let mut count = 0;
         for entry in fresh {
+            writes.extend(self.first_of_day(entry, &mut days));
             writes.extend(writes_of(entry));
             count += 1;
         }
@@ -44,12 +50,27 @@ impl Persist {
             .collect();
         self.store.persist(writes, moved.clone()).await?;
         self.stored.extend(moved);
+        self.days.extend(days);
         self.metrics.records_stored.inc_by(count);
         for entry in &batch.entries {
             let age_ms = now.as_millis().saturating_sub(entry.log_time.as_millis());
             self.metrics.append_to_stored.observe(age_ms as f64 / 1_000.0);
         }
         Ok(())
+    }
+}
+
+impl Persist {
+    /// Notes where a day begins in a shard, ticks included, so that there is one every day (ADR 0034). Whoever begins
+    /// in the middle of a day notes that: of two the lower stands.
+    fn first_of_day(&self, entry: &Entry, days: &mut HashMap<Shard, i32>) -> Option<Write> {
+        let (shard, day) = (entry.record.conversation.shard(), day_of(entry.log_time));
+        let known = days.get(&shard).or_else(|| self.days.get(&shard));
+        if known.is_some_and(|known| *known >= day) {
+            return None;
+        }
+        days.insert(shard, day);
+        Some(Write::FirstOfDay { shard, position: entry.position, log_time: entry.log_time })
     }
 }
 

@@ -1,9 +1,19 @@
 //! Pages of messages, and of everything that changed.
 
-use crate::support::person::{Answer, Scene};
+use crate::support::person::{Answer, Scene, now_ms};
+use reedi::domain::write::{MessageRow, Write};
+use reedi::store::Writes as _;
+use reedi_protocol::resource::{ConversationType, MessageType};
+use reedi_protocol::{ConversationId, MessageId, Position, Timestamp};
 use serde_json::{Value, json};
 
-on_both!(history_is_read_from_anywhere, events_tell_all_that_changed, a_new_member_sees_what_came_after);
+on_both!(
+    history_is_read_from_anywhere,
+    events_tell_all_that_changed,
+    a_new_member_sees_what_came_after,
+    what_is_being_written_is_not_shown,
+    what_is_gone_is_not_unread,
+);
 
 fn texts(answer: &Answer) -> Vec<String> {
     answer.list("messages").iter().map(|m| m["content"].as_str().unwrap_or("-").to_owned()).collect()
@@ -151,4 +161,84 @@ async fn a_new_member_sees_what_came_after(scene: Scene) {
     carol.at(0).get(&format!("/conversations/{group}/messages")).await.refused(404, "not_found");
     bob.at(1).get(&format!("/conversations/{group}/messages")).await.expect(200);
     assert!(alice.at(0).texts(&group).await.contains(&"carol was here".into()));
+}
+
+/// A batch is stored in any order, and the watermark moves when all of it is. What is there before may lack what comes
+/// before it, and who was removed in between may still look like a member.
+async fn what_is_being_written_is_not_shown(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let (direct, group) = (alice.direct(&bob).await, alice.group(&[&bob]).await);
+    let store = scene.cluster.edges[0].member().edge.clone().expect("an edge").store.clone();
+    let log_time = Timestamp::from_millis(now_ms());
+    for (id, kind) in [(&direct, ConversationType::Direct), (&group, ConversationType::Group)] {
+        let sent = bob.send(0, id, "stored").await;
+        scene.cluster.stored(id).await;
+        let stored = sent["position"].as_u64().unwrap();
+        let position = Position::from_u64(stored + (1 << 40)).unwrap();
+        let conversation = id.parse::<ConversationId>().unwrap().key();
+        let row = MessageRow {
+            position,
+            kind,
+            sender: bob.account,
+            message_type: MessageType::Text,
+            timestamp: log_time,
+            log_time,
+            reply_to: None,
+            client_message_id: None,
+            keyed_by_client: false,
+            expires_at: None,
+            system: None,
+            system_name: None,
+        };
+        let (head, head_time) = (position, log_time);
+        let writes = [
+            Write::Message { conversation, row, content: None },
+            Write::InboxHead { account: alice.account, conversation, head, head_time },
+            Write::Head { conversation, head, head_time },
+        ];
+        store.apply(&writes).await.expect("it applies");
+        let first = sent["messageId"].as_str().unwrap();
+        for (query, shown) in [
+            (String::new(), &["stored"][..]),
+            (format!("?after={first}"), &[]),
+            (format!("?around={first}"), &["stored"]),
+        ] {
+            let path = format!("/conversations/{id}/messages{query}");
+            let page = alice.at(1).get(&path).await.expect(200);
+            assert_eq!(texts(&page), shown, "{query}");
+        }
+        let list = alice.at(2).get("/conversations").await.expect(200).list("conversations");
+        let listed = list.iter().find(|c| c["conversationId"] == **id).expect("it is there");
+        assert_eq!(listed["lastMessage"]["content"], "stored");
+        assert_eq!(listed["unreadCount"], 1);
+        // Others' events of its shard may have moved it on, and no further.
+        assert!(listed["position"].as_u64().unwrap() < position.as_u64(), "{listed:#?}");
+    }
+}
+
+/// However many there are before what counts.
+async fn what_is_gone_is_not_unread(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let sending = alice.socket(0).await;
+    let mut deletions = Vec::new();
+    for n in 1..=210 {
+        let sent = sending.send(&conversation, &n.to_string()).await;
+        let id: MessageId = sent["messageId"].as_str().unwrap().parse().unwrap();
+        deletions.push(Write::DeleteContent {
+            conversation: id.key(),
+            target: id.position(),
+            deleted_at: Timestamp::from_millis(now_ms()),
+            deleted_by: alice.account,
+        });
+    }
+    scene.cluster.stored(&conversation).await;
+    let store = scene.cluster.edges[0].member().edge.clone().expect("an edge").store.clone();
+    store.apply(&deletions).await.expect("it applies");
+    for n in 1..=3 {
+        sending.send(&conversation, &n.to_string()).await;
+    }
+    scene.cluster.stored(&conversation).await;
+    let list = bob.at(1).get("/conversations").await.expect(200).list("conversations");
+    assert_eq!(list[0]["unreadCount"], 3);
 }

@@ -40,3 +40,4 @@ mod preferences;
 mod realtime;
 mod receipts;
 mod resume;
+mod stored_rows;

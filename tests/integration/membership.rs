@@ -13,6 +13,7 @@ on_both!(
     many_changes_at_once_all_stand,
     a_newcomer_hears_of_the_conversation_first,
     direct_conversations_have_no_members_to_change,
+    who_was_removed_reads_no_receipts,
 );
 
 async fn roles(of: &Person, group: &str) -> BTreeMap<String, String> {
@@ -232,4 +233,20 @@ async fn direct_conversations_have_no_members_to_change(scene: Scene) {
     alice.at(2).delete(&path(&direct, &format!("/{}", bob.id()))).await.refused(409, "not_a_group");
     let role = json!({ "role": "admin" });
     alice.at(0).put(&path(&direct, &format!("/{}", bob.id())), &role).await.refused(409, "not_a_group");
+}
+
+/// Also where an edge still has a view of before, and hears of nothing since it holds nobody's socket.
+async fn who_was_removed_reads_no_receipts(scene: Scene) {
+    let [alice, bob, carol] = scene.people();
+    let group = alice.group(&[&bob, &carol]).await;
+    let message = alice.send(0, &group, "hello").await;
+    scene.cluster.stored(&group).await;
+    let receipts = format!("/messages/{}/receipts", message["messageId"].as_str().unwrap());
+    assert_eq!(carol.at(1).get(&receipts).await.expect(200).list("receipts").len(), 2);
+    alice.at(0).delete(&path(&group, &format!("/{}", carol.id()))).await.expect(204);
+    carol.at(1).get(&receipts).await.refused(404, "not_found");
+    // Whoever comes back sees what came after.
+    alice.at(0).post(&path(&group, ""), &json!({ "participantIds": [carol.id()] })).await.expect(200);
+    carol.at(1).get(&receipts).await.refused(404, "not_found");
+    assert_eq!(bob.at(1).get(&receipts).await.expect(200).list("receipts").len(), 1);
 }

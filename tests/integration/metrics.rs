@@ -57,6 +57,7 @@ const SERIES: [(&str, Lives); 32] = [
     ("records_stored", Counts),
     ("records_void", Counts),
     ("records_unreadable", Counts),
+    ("conversations_unreadable", AfterFaults("tests/integration/stored_rows.rs")),
     ("retries", AfterFaults("tests/simulation/degraded.rs")),
     ("log_unreadable", Stands),
     ("leases_lost", AfterFaults("tests/simulation/degraded.rs")),

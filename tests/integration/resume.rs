@@ -3,7 +3,10 @@
 use crate::support::order;
 use crate::support::person::{Person, Scene};
 use crate::support::session::Session;
-use reedi_protocol::Checkpoint;
+use reedi::domain::write::Write;
+use reedi::store::Writes as _;
+use reedi_protocol::resource::ConversationType;
+use reedi_protocol::{Checkpoint, ConversationId, ConversationKey, Epoch, Position};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -16,6 +19,7 @@ on_both!(
     too_much_is_a_reset,
     a_checkpoint_comes_by_itself,
     without_resume_only_what_is_new,
+    no_conversation_is_cut_off,
 );
 
 /// Comes, hears that it is complete, and goes. Gives the checkpoint.
@@ -277,4 +281,31 @@ async fn without_resume_only_what_is_new(scene: Scene) {
     let all = bob.socket(1).await;
     all.resume(Some(&Checkpoint::default().to_string()), json!({})).await;
     assert_eq!(names(&all), ["conversation_created", "new_message", "new_message", "resume_complete"]);
+}
+
+/// However many there are, and whatever their keys.
+async fn no_conversation_is_cut_off(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    scene.cluster.stored(&conversation).await;
+    let checkpoint = visit(&bob, 0).await;
+    let store = scene.cluster.edges[0].member().edge.clone().expect("an edge").store.clone();
+    let key = conversation.parse::<ConversationId>().unwrap().key().as_u64();
+    let at = Position::new(Epoch::FIRST, 1).unwrap();
+    // Quiet ones whose keys come right before it in every order.
+    let quiet = (1..=10_050).map(|n| Write::InboxJoined {
+        account: bob.account,
+        conversation: ConversationKey::from_u64(key - n),
+        kind: ConversationType::Direct,
+        at,
+    });
+    store.apply(&quiet.collect::<Vec<_>>()).await.expect("it applies");
+    alice.send(0, &conversation, "hello").await;
+    scene.cluster.stored(&conversation).await;
+    let back = bob.socket(2).await;
+    back.resume(Some(&checkpoint), json!({})).await;
+    assert_eq!(back.all("new_message").len(), 1, "{:?}", back.events());
+    let list = bob.at(1).get("/conversations?limit=1").await.expect(200);
+    assert_eq!(list.list("conversations")[0]["lastMessage"]["content"], "hello");
+    assert!(list.body["nextCursor"].is_string());
 }

@@ -1,10 +1,13 @@
 //! Events: everything that changed in a conversation since a position, in order.
 
+use super::{before, behind, floor};
 use crate::domain::record::Body;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::wire::{self, Audience};
 use crate::edge::{Edge, watermarks::NotStored};
-use crate::store::{InboxRow, Inboxes as _, Messages as _, Order, Range, StoredEvent, StoredMessage};
+use crate::store::{
+    InboxRow, Inboxes as _, Messages as _, Order, Range, StoreResult, StoredEvent, StoredMessage,
+};
 use reedi_protocol::event::{Place, ServerEvent};
 use reedi_protocol::resource::{Events, LoggedEvent, Message};
 use reedi_protocol::{AccountId, ConversationKey, Position};
@@ -37,13 +40,12 @@ struct Stand {
 /// `members_only`: from where it joined to where it left).
 ///
 /// # Errors
-/// The store is away.
-pub async fn page(edge: &Edge, account: AccountId, row: &InboxRow, page: Page) -> Outcome<Caught> {
+/// The store is away, or gives up on these rows.
+pub async fn page(edge: &Edge, account: AccountId, row: &InboxRow, page: Page) -> StoreResult<Caught> {
     let conversation = row.conversation;
-    let joined = row.joined.as_u64();
-    let after = page.after.max(Position::from_u64(joined - u64::from(joined > 0)).unwrap_or_default());
+    let after = page.after.max(floor(row));
     let end = row.left.map_or(page.up_to, |left| left.min(page.up_to));
-    let range = Range { after, before: Position::from_u64(end.as_u64() + 1).unwrap_or(Range::END) };
+    let range = Range { after, before: behind(end) };
     let ask = page.limit + 1;
     let (messages, events) = tokio::try_join!(
         edge.store.messages(conversation, range, Order::OldestFirst, ask),
@@ -78,6 +80,24 @@ pub async fn page(edge: &Edge, account: AccountId, row: &InboxRow, page: Page) -
 pub fn was_elsewhere(row: &InboxRow, after: Position) -> bool {
     let left_since = row.left.is_some() || row.left_before.is_some_and(|left| left > after);
     row.joined > after && left_since
+}
+
+/// Where the events that are there begin, if some between `after` and there may have ended (ADR 0034).
+///
+/// # Errors
+/// The store is away.
+pub async fn missing_before(
+    edge: &Edge,
+    row: &InboxRow,
+    after: Position,
+    up_to: Position,
+) -> StoreResult<Option<Position>> {
+    let after = after.max(floor(row));
+    if after >= up_to {
+        return Ok(None);
+    }
+    let kept = edge.kept_from(row.conversation.shard(), after).await?;
+    Ok(Some(kept.min(behind(up_to))).filter(|kept| *kept > behind(after)))
 }
 
 fn is_public(event: &StoredEvent) -> bool {
@@ -144,7 +164,7 @@ async fn fill_edits(
     edge: &Edge,
     conversation: ConversationKey,
     told: &mut [(Position, ServerEvent)],
-) -> Outcome<()> {
+) -> StoreResult<()> {
     for (_, event) in told {
         if let ServerEvent::MessageEdited { message_id, content, .. } = event {
             let stored = edge.store.message(conversation, message_id.position()).await?;
@@ -170,16 +190,21 @@ pub async fn get(
     edge.check_place(account, shard, after, "?after").await?;
     let newest = edge.newest.of_conversation(conversation).max(after);
     edge.watermarks.passed(shard, newest).await.map_err(|e: NotStored| Refused::from(e))?;
+    // What was known stored before the row is read is in what is read, and who had left by then is known to have
+    // (invariant `members_only`).
+    let stored = edge.watermarks.known(shard).max(newest);
     let row = edge.store.inbox_row(account, conversation).await?.filter(|row| row.left.is_none());
     let row = row.ok_or_else(Refused::not_found)?;
     // The row may be ahead of the watermark, in a batch that is being written.
     edge.watermarks.passed(shard, row.joined).await.map_err(|e: NotStored| Refused::from(e))?;
-    // What was known stored before reading is in what is read.
-    let up_to = edge.watermarks.known(shard).max(newest);
-    let mut caught = page(edge, account, &row, Page { after, up_to, limit }).await?;
-    if was_elsewhere(&row, after) {
+    let up_to = stored.max(row.joined);
+    let kept = missing_before(edge, &row, after, up_to).await?;
+    let from = kept.map_or(after, |kept| after.max(before(kept)));
+    let mut caught = page(edge, account, &row, Page { after: from, up_to, limit }).await?;
+    if kept.is_some() || was_elsewhere(&row, after) {
         let conversation_id = conversation.conversation_id();
-        caught.told.insert(0, (row.joined, ServerEvent::ConversationReset { conversation_id }));
+        let place = kept.unwrap_or_default().min(up_to).max(row.joined);
+        caught.told.insert(0, (place, ServerEvent::ConversationReset { conversation_id }));
     }
     let mut events = Vec::with_capacity(caught.told.len());
     for (position, event) in caught.told {

@@ -1,9 +1,10 @@
 //! History: a conversation's messages, newest first.
 
+use super::{before, behind};
 use crate::edge::command::{place_in, target};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::{Edge, wire};
-use crate::store::{Messages as _, Order, Range, StoredMessage};
+use crate::store::{Messages as _, Order, Range, StoreResult, StoredMessage};
 use reedi_protocol::resource::{History, Message, Receipt, Receipts};
 use reedi_protocol::{AccountId, ConversationKey, MessageId, Position, limits};
 
@@ -80,13 +81,14 @@ pub async fn get(
     if let Some((position, _)) = around.place() {
         edge.place_stored(conversation, position).await?;
     }
+    let up_to = edge.stored_now(conversation.shard()).await?;
     let joined = view.member(account)?.joined;
-    let mut page = read(edge, conversation, before(joined), around, limit).await?;
+    let mut page = read(edge, conversation, Span { joined, up_to }, around, limit).await?;
     // Asked after reading: whoever has been removed reads nothing that came after, and whoever came back
     // nothing from before (invariant `members_only`).
     let exact = edge.reader_view(account, conversation).await?.member(account)?.joined;
     if exact != joined {
-        page = read(edge, conversation, before(exact), around, limit).await?;
+        page = read(edge, conversation, Span { joined: exact, up_to }, around, limit).await?;
     }
     let (mut stored, older) = page;
     stored.sort_by_key(|m| std::cmp::Reverse(m.row.position));
@@ -98,24 +100,29 @@ pub async fn get(
     Ok(History { messages, next_cursor })
 }
 
-fn before(position: Position) -> Position {
-    let place = position.as_u64();
-    Position::from_u64(place - u64::from(place > 0)).unwrap_or_default()
+/// What is read of a conversation: from where its reader joined, as far as all is stored.
+#[derive(Clone, Copy)]
+struct Span {
+    joined: Position,
+    up_to: Position,
 }
 
 /// The messages, and whether there are older ones than the oldest of them.
 async fn read(
     edge: &Edge,
     conversation: ConversationKey,
-    floor: Position,
+    span: Span,
     around: Around,
     limit: usize,
 ) -> Outcome<(Vec<StoredMessage>, bool)> {
+    let (floor, end) = (before(span.joined), behind(span.up_to));
     let older = |before: Position, most: usize| {
-        edge.store.messages(conversation, Range { after: floor, before }, Order::NewestFirst, most)
+        let range = Range { after: floor, before: before.min(end) };
+        edge.store.messages(conversation, range, Order::NewestFirst, most)
     };
     let newer = |after: Position, most: usize| {
-        edge.store.messages(conversation, Range::after(after.max(floor)), Order::OldestFirst, most)
+        let range = Range { after: after.max(floor), before: end };
+        edge.store.messages(conversation, range, Order::OldestFirst, most)
     };
     match around {
         Around::Newest | Around::Before(_) => {
@@ -132,8 +139,7 @@ async fn read(
         Around::Around(middle) => {
             let half = limit / 2;
             let after_middle = newer(middle, half).await?;
-            let up_to = Position::from_u64(middle.as_u64() + 1).unwrap_or(Range::END);
-            let mut found = older(up_to, limit - half + 1).await?;
+            let mut found = older(behind(middle), limit - half + 1).await?;
             let more = found.len() > limit - half;
             found.truncate(limit - half);
             found.extend(after_middle);
@@ -146,18 +152,15 @@ async fn read(
 /// reactions.
 ///
 /// # Errors
-/// The store is away.
+/// The store is away, or gives up on these rows.
 pub async fn resources(
     edge: &Edge,
     account: AccountId,
     conversation: ConversationKey,
     stored: &[StoredMessage],
-) -> Outcome<Vec<Message>> {
+) -> StoreResult<Vec<Message>> {
     let (Some(newest), Some(oldest)) = (stored.first(), stored.last()) else { return Ok(Vec::new()) };
-    let range = Range {
-        after: Position::from_u64(oldest.row.position.as_u64() - 1).unwrap_or_default(),
-        before: Position::from_u64(newest.row.position.as_u64() + 1).unwrap_or(Range::END),
-    };
+    let range = Range { after: before(oldest.row.position), before: behind(newest.row.position) };
     let (reactions, hidden) = tokio::try_join!(
         edge.store.reactions(conversation, range),
         edge.store.hidden(conversation, account, range)
@@ -181,11 +184,15 @@ pub async fn receipts(edge: &Edge, account: AccountId, id: MessageId) -> Outcome
     let target = target(edge, account, id).await?;
     let stored = edge.store.receipts(id.key()).await?;
     let position = id.position();
+    // Asked after reading, as for messages: the view that found the message may be of before its reader was removed.
+    let exact = edge.reader_view(account, id.key()).await?;
+    if exact.member(account)?.joined > position {
+        return Err(Refused::not_found());
+    }
     let reached = |mark: Option<(Position, reedi_protocol::Timestamp, bool)>, own: bool| {
         mark.filter(|(up_to, _, private)| *up_to >= position && (own || !private)).map(|(_, at, _)| at)
     };
-    let receipts = target
-        .view
+    let receipts = exact
         .state
         .members
         .iter()

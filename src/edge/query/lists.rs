@@ -1,19 +1,28 @@
 //! Lists: an account's conversations, by latest activity.
 
 use super::history::{page_size, resources};
+use super::{behind, floor};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::{Edge, wire};
-use crate::store::{Conversations as _, InboxRow, Inboxes as _, Messages as _, Order, Range};
+use crate::store::{
+    Conversations as _, InboxRow, Inboxes as _, Messages as _, Order, Outline, Range, StoreResult,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{StreamExt, TryStreamExt, stream};
-use reedi_protocol::resource::{Activity, Conversation, ConversationList};
-use reedi_protocol::{AccountId, ConversationKey, Position, Timestamp, limits};
+use reedi_protocol::resource::{Activity, Conversation, ConversationList, Message, MessageType};
+use reedi_protocol::{AccountId, Checkpoint, ConversationKey, Position, Timestamp, limits};
 
-/// Conversations of one account that are looked at.
-pub const INBOX_MOST: usize = 10_000;
+/// Rows of an inbox that are read at once; of all of them as many are kept as a page shows.
+pub const INBOX_PAGE: usize = 1_000;
 /// Conversations read at once for one list.
 const AT_ONCE: usize = 8;
+/// What is told instead of a count beyond [`limits::UNREAD_EXACT`].
+const UNREAD_MANY: u32 = limits::UNREAD_EXACT + 1;
+/// Messages looked at in one step of counting: twice as many as are counted, since one's own do not count.
+const UNREAD_STEP: usize = 2 * UNREAD_MANY as usize;
+/// Steps after which there are taken to be many: most of 2,000 messages then are deleted, or notes.
+const UNREAD_STEPS: usize = 10;
 
 /// `GET /conversations/:id`.
 ///
@@ -46,22 +55,19 @@ pub async fn get(
     let limit = page_size(limit)?;
     let from = cursor.map(parse_cursor).transpose()?;
     edge.watermarks.passed_all(&edge.newest.of_account(account)).await?;
-    let mut rows = edge.store.inbox(account, INBOX_MOST).await?;
-    rows.retain(|row| row.left.is_none());
-    let large: Vec<ConversationKey> =
-        rows.iter().filter(|r| has_shared_head(r)).map(|r| r.conversation).collect();
-    let heads = edge.store.heads(&large).await?;
-    for row in &mut rows {
-        if let Some(i) = large.iter().position(|key| *key == row.conversation) {
-            row.head = heads[i].max(row.head);
-        }
-    }
-    rows.sort_by_key(|row| std::cmp::Reverse(activity(row)));
-    rows.retain(|row| from.is_none_or(|from| activity(row) < from));
+    edge.watermarks.fresh().await?;
+    // Known before the inbox is read, so that this tells of every leaving up to there: nothing from beyond is shown, which
+    // is of a batch that is being written (invariant `members_only`).
+    let stored = edge.watermarks.all();
+    let mut rows = latest(edge, account, &stored, from, limit + 1).await?;
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| write_cursor(activity(row)));
-    let conversations = stream::iter(rows.into_iter().map(|row| entry(edge, account, row)))
+    let entries = rows.into_iter().map(|row| {
+        let up_to = stored.get(row.conversation.shard());
+        entry(edge, account, row, up_to)
+    });
+    let conversations = stream::iter(entries)
         .buffered(AT_ONCE)
         .try_filter_map(|entry| async move { Ok(entry) })
         .try_collect()
@@ -69,10 +75,46 @@ pub async fn get(
     Ok(ConversationList { conversations, next_cursor })
 }
 
+/// The conversations of an account that were active last, at most `most`, of those before `from`.
+async fn latest(
+    edge: &Edge,
+    account: AccountId,
+    stored: &Checkpoint,
+    from: Option<Place>,
+    most: usize,
+) -> StoreResult<Vec<InboxRow>> {
+    let (mut latest, mut after) = (Vec::new(), None);
+    loop {
+        let page = edge.store.inbox(account, after, INBOX_PAGE).await?;
+        after = page.last().filter(|_| page.len() >= INBOX_PAGE).map(|row| row.conversation);
+        let is_there =
+            |row: &InboxRow| row.left.is_none() && row.joined <= stored.get(row.conversation.shard());
+        let rows = with_heads(edge, page.into_iter().filter(is_there).collect()).await?;
+        latest.extend(rows.into_iter().filter(|row| from.is_none_or(|from| activity(row) < from)));
+        latest.sort_by_key(|row| std::cmp::Reverse(activity(row)));
+        latest.truncate(most);
+        if after.is_none() {
+            return Ok(latest);
+        }
+    }
+}
+
+/// The rows with the newest event of each, wherever it is kept.
+///
+/// # Errors
+/// The store is away.
+pub async fn with_heads(edge: &Edge, mut rows: Vec<InboxRow>) -> StoreResult<Vec<InboxRow>> {
+    let shared: Vec<ConversationKey> =
+        rows.iter().filter(|row| has_shared_head(row)).map(|row| row.conversation).collect();
+    let heads = edge.store.heads(&shared).await?;
+    let of_groups = rows.iter_mut().filter(|row| has_shared_head(row));
+    of_groups.zip(heads).for_each(|(row, head)| row.head = head.max(row.head));
+    Ok(rows)
+}
+
 /// A group may have been large for some of its time, when its members' inboxes were not told of each
 /// event: its own head is the newest.
-#[must_use]
-pub fn has_shared_head(row: &InboxRow) -> bool {
+fn has_shared_head(row: &InboxRow) -> bool {
     row.kind == reedi_protocol::resource::ConversationType::Group
 }
 
@@ -96,38 +138,59 @@ fn parse_cursor(text: &str) -> Outcome<Place> {
     Ok((Timestamp::from_millis((number >> 64) as u64), ConversationKey::from_u64(number as u64)))
 }
 
-async fn entry(edge: &Edge, account: AccountId, row: InboxRow) -> Outcome<Option<Conversation>> {
-    let known = row.head.map_or(row.joined, |(head, _)| head.max(row.joined));
-    let view = edge.views.as_of(row.conversation, known).await?;
+/// One conversation as of `up_to`, which is stored and at which the account of `row` is a member.
+async fn entry(
+    edge: &Edge,
+    account: AccountId,
+    row: InboxRow,
+    up_to: Position,
+) -> Outcome<Option<Conversation>> {
+    let newest = row.head.map_or(row.joined, |(head, _)| head.min(up_to).max(row.joined));
+    let view = edge.views.as_of(row.conversation, newest).await?;
     let Ok(mut conversation) = resource(&view, account) else { return Ok(None) };
-    let joined = row.joined.as_u64();
-    let floor = Position::from_u64(joined - u64::from(joined > 0)).unwrap_or_default();
-    // A few, since the newest may be hidden from this account.
-    let newest = edge.store.messages(row.conversation, Range::after(floor), Order::NewestFirst, 4).await?;
-    let last_message = resources(edge, account, row.conversation, &newest).await?.into_iter().next();
+    let range = Range { after: floor(&row), before: behind(up_to) };
+    let (last, unread) = tokio::join!(last(edge, account, &row, range), unread(edge, account, &row, range));
+    let last = edge.if_readable(row.conversation, last)?;
+    let unread = edge.if_readable(row.conversation, unread)?;
+    let partial = last.is_none() || unread.is_none();
+    if partial {
+        edge.metrics.conversations_unreadable.inc();
+    }
     conversation.activity = Some(Activity {
-        last_message,
-        unread_count: unread(edge, account, &row, floor).await?,
+        last_message: last.flatten(),
+        unread_count: unread.unwrap_or(UNREAD_MANY),
+        partial,
         muted_until: row.muted_until.filter(|until| *until > edge.clock.now()),
-        position: row.head.map_or(row.joined, |(position, _)| position),
+        position: newest,
     });
     Ok(Some(conversation))
 }
 
-/// Messages of others after what the account has read: exact to 99 by a bounded read, 100 for more.
-async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, floor: Position) -> Outcome<u32> {
+/// The newest message that the account sees.
+async fn last(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -> StoreResult<Option<Message>> {
+    // A few, since the newest may be hidden from this account.
+    let newest = edge.store.messages(row.conversation, range, Order::NewestFirst, 4).await?;
+    Ok(resources(edge, account, row.conversation, &newest).await?.into_iter().next())
+}
+
+/// Messages of others after what the account has read: exact to 99, [`UNREAD_MANY`] for more.
+async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -> StoreResult<u32> {
     let head = row.head.map_or(Position::START, |(position, _)| position);
     if head <= row.read {
         return Ok(0);
     }
-    let most = limits::UNREAD_EXACT as usize + 1;
-    let range = Range::after(row.read.max(floor));
-    // Twice as many are read, since one's own do not count.
-    let after = edge.store.messages(row.conversation, range, Order::OldestFirst, 2 * most).await?;
-    let counts = |m: &&crate::store::StoredMessage| {
-        m.row.sender != account
-            && m.deleted.is_none()
-            && m.row.message_type != reedi_protocol::resource::MessageType::System
+    let counts = |message: &&Outline| {
+        message.sender != account && !message.is_deleted && message.message_type != MessageType::System
     };
-    Ok(after.iter().filter(counts).count().min(most) as u32)
+    let mut range = Range { after: range.after.max(row.read), ..range };
+    let mut count = 0;
+    for _ in 0..UNREAD_STEPS {
+        let step = edge.store.outlines(row.conversation, range, UNREAD_STEP).await?;
+        count += step.iter().filter(counts).count() as u32;
+        match step.last() {
+            Some(last) if step.len() >= UNREAD_STEP && count < UNREAD_MANY => range.after = last.position,
+            _ => return Ok(count.min(UNREAD_MANY)),
+        }
+    }
+    Ok(UNREAD_MANY)
 }

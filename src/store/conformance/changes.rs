@@ -283,7 +283,7 @@ fn bodies(n: u64, conversation: ConversationKey, actor: AccountId) -> Body {
         2 => Body::React {
             target: position(n + 1),
             reaction: fresh::reaction("👨‍👩‍👧‍👦"),
-            expires_at: Some(fresh::now()),
+            expires_at: Some(fresh::now().plus_millis(DAY_MS)),
         },
         _ => body,
     }

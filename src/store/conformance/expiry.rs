@@ -1,6 +1,7 @@
 //! What has expired is gone, and what comes too late to live is a deletion.
 
 use super::fresh::{self, DAY_MS, HOUR_MS, Manner, position};
+use crate::domain::record::{Body, Record};
 use crate::domain::retention::EVENTS_TTL_S;
 use crate::domain::write::Write;
 use crate::store::{Order, Range, StorePort};
@@ -20,6 +21,7 @@ pub async fn all<S: StorePort>(store: &S) {
     an_expired_message_is_gone(store).await;
     what_expired_before_it_came_is_a_deletion(store).await;
     events_live_for_their_time(store).await;
+    an_event_ends_with_its_message(store).await;
     a_page_is_full_in_spite_of_expired_ones(store).await;
 }
 
@@ -129,6 +131,35 @@ pub async fn events_live_for_their_time<S: StorePort>(store: &S) {
     let events = store.events(conversation, ALL, 10).await.expect("it reads");
     let at: Vec<u64> = events.iter().map(|e| e.position.sequence()).collect();
     assert_eq!(at, [3, 4]);
+}
+
+/// What is about a message that ends tells no longer of it than the message itself.
+pub async fn an_event_ends_with_its_message<S: StorePort>(store: &S) {
+    let (conversation, actor) = (fresh::conversation(), fresh::account());
+    let (past, future) = (fresh::ago(HOUR_MS), fresh::now().plus_millis(HOUR_MS));
+    let event = |at: u64, body: Body| {
+        let Write::Event { kind, log_time, record, .. } =
+            fresh::event(conversation, position(at), actor, fresh::now())
+        else {
+            panic!("an event")
+        };
+        Write::Event {
+            conversation,
+            kind,
+            position: position(at),
+            log_time,
+            record: Record { body, ..record },
+        }
+    };
+    let edit = |expires_at| Body::Edit { target: position(1), content: None, expires_at };
+    let react =
+        |expires_at| Body::React { target: position(1), reaction: fresh::reaction("👍"), expires_at };
+    let bodies = [None, Some(past), Some(future)].into_iter().flat_map(|end| [edit(end), react(end)]);
+    let writes: Vec<Write> = (2..).zip(bodies).map(|(at, body)| event(at, body)).collect();
+    store.apply(&writes).await.expect("it applies");
+    let events = store.events(conversation, ALL, 10).await.expect("it reads");
+    let at: Vec<u64> = events.iter().map(|e| e.position.sequence()).collect();
+    assert_eq!(at, [2, 3, 6, 7]);
 }
 
 /// The limit counts what is returned.

@@ -39,7 +39,7 @@ fn row(conversation: ConversationKey, at: u64) -> InboxRow {
 async fn expect<S: StorePort>(store: &S, account: AccountId, wanted: &[InboxRow], what: &str) {
     let mut wanted = wanted.to_vec();
     wanted.sort_by_key(|r| r.conversation);
-    let mut got = store.inbox(account, 1_000).await.expect("it reads");
+    let mut got = store.inbox(account, None, 1_000).await.expect("it reads");
     got.sort_by_key(|r| r.conversation);
     assert_eq!(got, wanted, "{what}");
     for row in wanted {
@@ -147,6 +147,25 @@ pub async fn an_inbox_lists_all_up_to_its_limit<S: StorePort>(store: &S) {
     expect(store, account, &wanted, "all").await;
     expect(store, neighbour, &wanted[..1], "the neighbour's").await;
     for limit in [0, 1, 50, 120] {
-        assert_eq!(store.inbox(account, limit).await.expect("it reads").len(), limit);
+        assert_eq!(store.inbox(account, None, limit).await.expect("it reads").len(), limit);
+    }
+    // Page by page all, each once, past what is of no conversation that it joined.
+    let unjoined: Vec<Write> = (0..120).map(|_| left(account, fresh::conversation(), 8)).collect();
+    store.apply(&unjoined).await.expect("it applies");
+    for size in [1, 7, 40, 120, 1_000] {
+        let (mut got, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.inbox(account, after, size).await.expect("it reads");
+            assert!(page.len() <= size);
+            got.extend(page.iter().copied());
+            after = page.last().map(|row| row.conversation);
+            if page.len() < size {
+                break;
+            }
+        }
+        got.sort_by_key(|row| row.conversation);
+        let mut wanted = wanted.clone();
+        wanted.sort_by_key(|row| row.conversation);
+        assert_eq!(got, wanted, "by {size}");
     }
 }

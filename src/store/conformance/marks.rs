@@ -1,15 +1,16 @@
 //! What stands once per conversation or account: sends, receipts, state, heads, watermarks, settings,
 //! blocks. None of it ever goes back.
 
-use super::fresh::{self, Manner, position};
+use super::fresh::{self, DAY_MS, Manner, position};
 use crate::domain::conversation::{ConversationState, Member};
 use crate::domain::record::RequestDigest;
+use crate::domain::retention::DAYS_TTL_S;
 use crate::domain::write::Write;
 use crate::store::{StorePort, StoredReceipt, StoredSend};
 use futures_util::future::join_all;
 use reedi_protocol::resource::{ConversationType, MessagesFrom, PresenceVisibility, Role, Settings};
 use reedi_protocol::text::{AvatarUrl, Name};
-use reedi_protocol::{Position, Shard};
+use reedi_protocol::{Position, Shard, Timestamp};
 
 pub async fn all<S: StorePort>(store: &S) {
     the_latest_send_stands(store).await;
@@ -19,6 +20,7 @@ pub async fn all<S: StorePort>(store: &S) {
     the_newest_state_stands(store).await;
     heads_never_go_back(store).await;
     watermarks_never_go_back(store).await;
+    the_first_of_a_day_stands(store).await;
     settings_stand(store).await;
     blocks_stand(store).await;
 }
@@ -205,6 +207,35 @@ pub async fn watermarks_never_go_back<S: StorePort>(store: &S) {
     assert!(stands(shard).await >= at(20));
     assert!(stands(other).await >= position(2));
     store.advance(&[]).await.expect("nothing is easily done");
+}
+
+/// Of what was noted of a day the lowest position stands, for longer than events do.
+pub async fn the_first_of_a_day_stands<S: StorePort>(store: &S) {
+    // Nothing else writes them, and every run of this later lies lower.
+    let base = (1 << 43) - fresh::now().as_millis();
+    let shard = Shard(rand::random());
+    let mut wanted = Vec::new();
+    for (n, manner) in (1..).zip(Manner::ALL) {
+        let log_time = fresh::ago(n * 6 * DAY_MS);
+        let day = |at, later| {
+            let log_time = Timestamp::from_millis(log_time.as_millis() / DAY_MS * DAY_MS + later);
+            Write::FirstOfDay { shard, position: position(base + at), log_time }
+        };
+        manner.apply(store, &[day(7, 7_000), day(5, 6_000), day(9, 5_000)]).await;
+        let begins = log_time.as_millis() / DAY_MS * DAY_MS;
+        wanted.insert(0, (position(base + 5), Timestamp::from_millis(begins + 6_000)));
+    }
+    let gone = fresh::ago(u64::from(DAYS_TTL_S) * 1_000 + DAY_MS);
+    let other = Shard(shard.0.wrapping_add(1));
+    let writes = [
+        Write::FirstOfDay { shard, position: position(base), log_time: gone },
+        Write::FirstOfDay { shard: other, position: position(base), log_time: fresh::now() },
+    ];
+    store.apply(&writes).await.expect("it applies");
+    let mut got = store.first_of_days(shard).await.expect("it reads");
+    // Those that another run noted of other days.
+    got.retain(|day| wanted.contains(day) || day.1 == gone);
+    assert_eq!(got, wanted, "oldest first");
 }
 
 pub async fn settings_stand<S: StorePort>(store: &S) {

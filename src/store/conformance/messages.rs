@@ -3,7 +3,7 @@
 use super::fresh::{self, DAY_MS, HOUR_MS, Manner, position};
 use crate::domain::record::{Change, Sealed};
 use crate::domain::write::{MessageRow, Write};
-use crate::store::{Order, Range, StorePort, StoredMessage};
+use crate::store::{Order, Outline, Range, StorePort, StoredMessage};
 use rand::seq::SliceRandom;
 use reedi_protocol::resource::{ConversationType, MessageType, Role};
 use reedi_protocol::{ConversationKey, Position, Timestamp};
@@ -15,6 +15,7 @@ pub async fn all<S: StorePort>(store: &S) {
     ranges_cross_buckets(store).await;
     a_range_with_nothing(store).await;
     conversations_are_apart(store).await;
+    outlines_know_what_is_deleted(store).await;
 }
 
 /// Every field and every kind of message, by each way of reading.
@@ -178,6 +179,8 @@ async fn expect_range<S: StorePort>(
     assert_eq!(got, oldest, "{range:?}, {limit} oldest first");
     let got = store.messages(conversation, range, Order::NewestFirst, limit).await.expect("it reads");
     assert_eq!(got, newest, "{range:?}, {limit} newest first");
+    let got = store.outlines(conversation, range, limit).await.expect("it reads");
+    assert_eq!(got, oldest.iter().map(outline).collect::<Vec<_>>(), "{range:?}, {limit} outlines");
 }
 
 /// A limit of none, and ranges that are empty or the wrong way round.
@@ -222,6 +225,29 @@ pub async fn conversations_are_apart<S: StorePort>(store: &S) {
 fn as_stored(row: MessageRow, content: &[u8]) -> StoredMessage {
     let content = row.system.is_none().then(|| fresh::sealed(content));
     StoredMessage { row, content, edited_at: None, deleted: None }
+}
+
+fn outline(message: &StoredMessage) -> Outline {
+    let MessageRow { position, sender, message_type, .. } = message.row;
+    Outline { position, sender, message_type, is_deleted: message.deleted.is_some() }
+}
+
+/// An outline says what counts and is not deleted, whatever content there is and whatever came first.
+pub async fn outlines_know_what_is_deleted<S: StorePort>(store: &S) {
+    for manner in Manner::ALL {
+        let (conversation, sender) = (fresh::conversation(), fresh::account());
+        let most = "x".repeat(reedi_protocol::limits::CONTENT_BYTES);
+        let mut writes: Vec<Write> =
+            (1..=3).map(|n| fresh::message(conversation, position(n), sender, &most)).collect();
+        let (target, deleted_at, deleted_by) = (position(2), fresh::now(), sender);
+        writes.push(Write::DeleteContent { conversation, target, deleted_at, deleted_by });
+        let alone = Write::DeleteContent { conversation, target: position(4), deleted_at, deleted_by };
+        writes.push(alone);
+        manner.apply(store, &writes).await;
+        let got = store.outlines(conversation, Range::after(Position::START), 10).await.expect("it reads");
+        let deleted: Vec<(u64, bool)> = got.iter().map(|o| (o.position.sequence(), o.is_deleted)).collect();
+        assert_eq!(deleted, [(1, false), (2, true), (3, false)], "{manner:?}");
+    }
 }
 
 fn as_write(conversation: ConversationKey, message: &StoredMessage) -> Write {

@@ -33,7 +33,7 @@ const LIST_LIVES: Duration = Duration::from_secs(600);
 
 /// Conversations whose buckets are remembered; about 150 bytes each.
 const LISTS_MOST: usize = 100_000;
-/// Messages whose bucket is remembered, for what refers to them; about 50 bytes each.
+/// Messages whose place is remembered, for what refers to them; about 70 bytes each.
 const PLACES_MOST: usize = 200_000;
 
 /// The bucket that the log time `at` falls into. The lowest bit tells the two lengths apart, so that a
@@ -120,12 +120,19 @@ pub(super) fn page_ends(order: Order, furthest: Position, last: Bucket, unread: 
     }
 }
 
+/// Where a message stands, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MessagePlace {
+    pub(super) bucket: i32,
+    pub(super) ends: Option<Timestamp>,
+}
+
 /// What is remembered about buckets; bounded, and only ever a shortcut.
 pub(super) struct BucketCache {
     lists: Cache<ConversationKey, Arc<BucketList>>,
     /// The first position with which this process has stored a bucket.
     stored: Cache<(ConversationKey, i32), Position>,
-    places: Cache<(ConversationKey, Position), i32>,
+    places: Cache<(ConversationKey, Position), MessagePlace>,
 }
 
 impl BucketCache {
@@ -154,12 +161,12 @@ impl BucketCache {
         }
     }
 
-    pub(super) fn place(&self, conversation: ConversationKey, target: Position) -> Option<i32> {
+    pub(super) fn place(&self, conversation: ConversationKey, target: Position) -> Option<MessagePlace> {
         self.places.get(&(conversation, target))
     }
 
-    pub(super) fn note_place(&self, conversation: ConversationKey, target: Position, bucket: i32) {
-        self.places.insert((conversation, target), bucket);
+    pub(super) fn note_place(&self, conversation: ConversationKey, target: Position, place: MessagePlace) {
+        self.places.insert((conversation, target), place);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cell::{Cell, corrupt, decode_state, key, kind, position, time};
 use super::query::Query;
-use super::{CqlStore, READS_AT_ONCE, away, unreadable};
+use super::{CqlStore, READS_AT_ONCE};
 use crate::domain::conversation::ConversationState;
 use crate::store::{Claimed, Conversations, InboxRow, Inboxes, StoreResult};
 use futures_util::{StreamExt, TryStreamExt};
@@ -56,6 +56,30 @@ impl CqlStore {
             Some((Some(head), Some(at))) => Ok(Some((position(head)?, time(at)?))),
             _ => Ok(None),
         }
+    }
+
+    /// At most `limit` rows of an inbox from `begin` on, without those that are of no conversation that was joined; and
+    /// the last that was looked at, unless there are no more.
+    async fn inbox_rows(
+        &self,
+        account: AccountId,
+        begin: i64,
+        limit: usize,
+    ) -> StoreResult<(Vec<InboxRow>, Option<i64>)> {
+        let most = Cell::Int(i32::try_from(limit).unwrap_or(i32::MAX));
+        let bound = [Cell::from(account), Cell::Big(begin), most];
+        let cells: Vec<InboxCells> = self.rows(Query::Inbox, bound.as_slice()).await?;
+        let Some(last) = cells.last().map(|row| row.conversation) else { return Ok((Vec::new(), None)) };
+        let bound = [Cell::from(account), Cell::Big(begin), Cell::Big(last)];
+        let mutes: Vec<(i64, Option<i64>)> = self.all_rows(Query::Mutes, &bound).await?;
+        let mutes: HashMap<i64, Option<i64>> = mutes.into_iter().collect();
+        let read_to = (cells.len() >= limit).then_some(last);
+        let mut rows = Vec::with_capacity(cells.len());
+        for row in cells {
+            let muted_until = mutes.get(&row.conversation).copied().flatten().map(time).transpose()?;
+            rows.extend(row.into_row(muted_until)?);
+        }
+        Ok((rows, read_to))
     }
 }
 
@@ -123,24 +147,22 @@ impl Conversations for CqlStore {
 }
 
 impl Inboxes for CqlStore {
-    async fn inbox(&self, account: AccountId, limit: usize) -> StoreResult<Vec<InboxRow>> {
-        let bound = [Cell::from(account)];
-        let mutes = async {
-            let rows: Vec<(i64, Option<i64>)> = self.all_rows(Query::Mutes, &bound).await?;
-            let until = |at: Option<i64>| at.map(time).transpose();
-            rows.into_iter().map(|(of, at)| Ok((of, until(at)?))).collect::<StoreResult<HashMap<_, _>>>()
+    async fn inbox(
+        &self,
+        account: AccountId,
+        after: Option<ConversationKey>,
+        limit: usize,
+    ) -> StoreResult<Vec<InboxRow>> {
+        let mut from = match after.map(|key| key.as_u64().cast_signed()) {
+            None => Some(i64::MIN),
+            Some(key) => key.checked_add(1),
         };
-        let rows = async {
-            let statement = self.query(Query::Inbox).clone();
-            let pager = self.session().execute_iter(statement, bound.as_slice()).await.map_err(away)?;
-            pager.rows_stream::<InboxCells>().map_err(unreadable)
-        };
-        let (mutes, mut rows) = tokio::try_join!(mutes, rows)?;
         let mut inbox = Vec::new();
-        while inbox.len() < limit {
-            let Some(row) = rows.try_next().await.map_err(away)? else { break };
-            let muted_until = mutes.get(&row.conversation).copied().flatten();
-            inbox.extend(row.into_row(muted_until)?);
+        while let Some(begin) = from.filter(|_| inbox.len() < limit) {
+            let wanted = limit - inbox.len();
+            let (rows, read_to) = self.inbox_rows(account, begin, wanted).await?;
+            inbox.extend(rows);
+            from = read_to.and_then(|last| last.checked_add(1));
         }
         Ok(inbox)
     }

@@ -1,11 +1,11 @@
 //! How far the store is, and the lives of the log.
 
 use super::CqlStore;
-use super::cell::{Cell, corrupt, position};
+use super::cell::{Cell, corrupt, position, time};
 use super::operation::Operation;
 use super::query::Query;
 use crate::store::{Claimed, EpochRow, Epochs, StoreResult, Watermarks};
-use reedi_protocol::{Epoch, Position, Shard};
+use reedi_protocol::{Epoch, Position, Shard, Timestamp};
 
 /// The one partition of a table that has a single one.
 const SCOPE: i32 = 0;
@@ -37,6 +37,13 @@ impl Watermarks for CqlStore {
             Operation::at(Query::PutWatermark, key, vec![(*at).into()], *at)
         };
         self.write(watermarks.iter().map(row).collect()).await
+    }
+
+    async fn first_of_days(&self, shard: Shard) -> StoreResult<Vec<(Position, Timestamp)>> {
+        let rows: Vec<(Option<i64>, Option<i64>)> =
+            self.rows(Query::FirstOfDays, (i32::from(shard.0),)).await?;
+        let days = rows.into_iter().filter_map(|(first, log_time)| first.zip(log_time));
+        days.map(|(first, log_time)| Ok((position(first)?, time(log_time)?))).collect()
     }
 }
 

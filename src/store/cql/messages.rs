@@ -1,13 +1,13 @@
 //! Reading conversations: messages, events, reactions, what is hidden, sends and receipts.
 
-use super::bucket::{Bucket, BucketList, UNPLACED, now_ms, page_ends};
+use super::bucket::{Bucket, BucketList, MessagePlace, UNPLACED, now_ms, page_ends};
 use super::cell::{Cell, decode_deletion, decode_header, decode_mark, decode_send, position, time};
 use super::query::Query;
-use super::write::event_ends;
-use super::{CqlStore, READS_AT_ONCE, away, unreadable};
+use super::{CqlStore, READS_AT_ONCE, unread_page, unread_row, unreadable};
 use crate::domain::record::{Record, Sealed};
+use crate::domain::write::event_ends;
 use crate::store::{
-    Messages, Order, Range, StoreResult, StoredEvent, StoredMessage, StoredReaction, StoredReceipt,
+    Messages, Order, Outline, Range, StoreResult, StoredEvent, StoredMessage, StoredReaction, StoredReceipt,
     StoredSend,
 };
 use bytes::Bytes;
@@ -73,6 +73,38 @@ impl MessageCells {
     }
 }
 
+/// A row of `messages` without what it is about.
+#[derive(DeserializeRow)]
+#[scylla(flavor = "enforce_order", skip_name_checks)]
+struct OutlineCells {
+    position: i64,
+    header: Option<Vec<u8>>,
+    deletion: Option<Vec<u8>>,
+}
+
+impl From<OutlineCells> for MessageCells {
+    fn from(OutlineCells { position, header, deletion }: OutlineCells) -> Self {
+        Self { position, header, content: None, edited_at: None, edited_by: None, deletion }
+    }
+}
+
+/// How much of messages is read, and from which end.
+#[derive(Clone, Copy)]
+enum Look {
+    Whole(Order),
+    /// Without content, oldest first.
+    Outline,
+}
+
+impl Look {
+    fn order(self) -> Order {
+        match self {
+            Self::Whole(order) => order,
+            Self::Outline => Order::OldestFirst,
+        }
+    }
+}
+
 /// Something with a place in a conversation.
 trait Placed {
     fn position(&self) -> Position;
@@ -102,7 +134,7 @@ impl CqlStore {
     ) -> StoreResult<Vec<T>>
     where
         T: Placed,
-        F: Fn(i32) -> A,
+        F: Fn(Bucket) -> A,
         A: Future<Output = StoreResult<Vec<T>>>,
     {
         let mut page: Vec<T> = Vec::new();
@@ -117,7 +149,7 @@ impl CqlStore {
         {
             unread = later;
             let found: Vec<Vec<T>> = futures_util::stream::iter(now.to_vec())
-                .map(|bucket| read(bucket.number))
+                .map(&read)
                 .buffered(BUCKETS_AT_ONCE)
                 .try_collect()
                 .await?;
@@ -140,17 +172,37 @@ impl CqlStore {
     /// The rows of `messages` in one bucket.
     async fn message_cells(
         &self,
-        conversation: ConversationKey,
-        bucket: i32,
-        range: Range,
-        order: Order,
+        (conversation, bucket, range): (ConversationKey, i32, Range),
+        look: Look,
         limit: usize,
     ) -> StoreResult<Vec<MessageCells>> {
-        let query = match order {
-            Order::NewestFirst => Query::NewestMessages,
-            Order::OldestFirst => Query::OldestMessages,
+        let bound = within(conversation, bucket, range, limit);
+        match look {
+            Look::Whole(Order::NewestFirst) => self.rows(Query::NewestMessages, bound).await,
+            Look::Whole(Order::OldestFirst) => self.rows(Query::OldestMessages, bound).await,
+            Look::Outline => {
+                let rows: Vec<OutlineCells> = self.rows(Query::OldestOutlines, bound).await?;
+                Ok(rows.into_iter().map(MessageCells::from).collect())
+            }
+        }
+    }
+
+    /// Messages within `range`, from as few buckets as it takes.
+    async fn read_messages(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        look: Look,
+        limit: usize,
+    ) -> StoreResult<Vec<StoredMessage>> {
+        let list = self.bucket_list(conversation, range.before).await?;
+        let (order, unplaced) = (look.order(), list.unplaced);
+        let read = |bucket: Bucket| {
+            let of = (conversation, bucket.number, unplaced);
+            let read = move |part, limit| self.bucket_messages(of, part, look, limit);
+            self.in_parts((conversation, bucket), (range, order), limit, read)
         };
-        self.rows(query, within(conversation, bucket, range, limit)).await
+        self.page(&list, range, order, limit, read).await
     }
 
     /// Messages of one bucket, read on where rows turn out to be no messages any more.
@@ -158,13 +210,14 @@ impl CqlStore {
         &self,
         (conversation, bucket, unplaced): (ConversationKey, i32, bool),
         mut range: Range,
-        order: Order,
+        look: Look,
         limit: usize,
     ) -> StoreResult<Vec<StoredMessage>> {
+        let order = look.order();
         let mut messages = Vec::new();
         loop {
             let wanted = (limit - messages.len()).min(ROWS_AT_ONCE);
-            let rows = self.message_cells(conversation, bucket, range, order, wanted).await?;
+            let rows = self.message_cells((conversation, bucket, range), look, wanted).await?;
             let complete = rows.len() < wanted;
             if let Some(last) = rows.last() {
                 match order {
@@ -219,10 +272,10 @@ impl CqlStore {
                 range.after = position(at)?;
                 let (Some(log_time), Some(record)) = (log_time, record) else { continue };
                 let log_time = time(log_time)?;
-                if event_ends(log_time).as_millis() <= now_ms() {
+                let record = Record::decode(&record).map_err(unreadable)?;
+                if event_ends(log_time, &record).as_millis() <= now_ms() {
                     continue;
                 }
-                let record = Record::decode(&record).map_err(unreadable)?;
                 events.push(StoredEvent { position: range.after, log_time, record });
             }
             if complete || events.len() >= limit {
@@ -246,8 +299,9 @@ impl CqlStore {
     where
         R: for<'f, 'm> Row<'f, 'm> + Send + 'static,
     {
-        let pager = self.session().execute_iter(self.query(query).clone(), bound).await.map_err(away)?;
-        pager.rows_stream::<R>().map_err(unreadable)?.map_err(away).try_collect().await
+        let pager =
+            self.session().execute_iter(self.query(query).clone(), bound).await.map_err(unread_page)?;
+        pager.rows_stream::<R>().map_err(unreadable)?.map_err(unread_row).try_collect().await
     }
 }
 
@@ -287,7 +341,7 @@ impl Messages for CqlStore {
         conversation: ConversationKey,
         at: Position,
     ) -> StoreResult<Option<StoredMessage>> {
-        let Some(bucket) = self.find(conversation, at).await? else { return Ok(None) };
+        let Some(MessagePlace { bucket, .. }) = self.find(conversation, at).await? else { return Ok(None) };
         let unplaced = self.remembered_bucket_list(conversation).await?.0.unplaced;
         let (after, before) =
             (Cell::Big(super::cell::micros(at) - 1), Cell::Big(super::cell::micros(at) + 1));
@@ -307,9 +361,17 @@ impl Messages for CqlStore {
         order: Order,
         limit: usize,
     ) -> StoreResult<Vec<StoredMessage>> {
-        let list = self.bucket_list(conversation, range.before).await?;
-        let read = |bucket| self.bucket_messages((conversation, bucket, list.unplaced), range, order, limit);
-        self.page(&list, range, order, limit, read).await
+        self.read_messages(conversation, range, Look::Whole(order), limit).await
+    }
+
+    async fn outlines(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        limit: usize,
+    ) -> StoreResult<Vec<Outline>> {
+        let found = self.read_messages(conversation, range, Look::Outline, limit).await?;
+        Ok(found.iter().map(Outline::of).collect())
     }
 
     async fn events(
@@ -319,7 +381,10 @@ impl Messages for CqlStore {
         limit: usize,
     ) -> StoreResult<Vec<StoredEvent>> {
         let list = self.bucket_list(conversation, range.before).await?;
-        let read = |bucket| self.bucket_events(conversation, bucket, range, limit);
+        let read = |bucket: Bucket| {
+            let read = move |part, limit| self.bucket_events(conversation, bucket.number, part, limit);
+            self.in_parts((conversation, bucket), (range, Order::OldestFirst), limit, read)
+        };
         self.page(&list, range, Order::OldestFirst, limit, read).await
     }
 
@@ -329,13 +394,16 @@ impl Messages for CqlStore {
         range: Range,
     ) -> StoreResult<Vec<StoredReaction>> {
         let list = self.bucket_list(conversation, range.before).await?;
-        let buckets = list.within(range, Order::OldestFirst).into_iter().map(|bucket| bucket.number);
-        let found: Vec<Vec<ReactionCells>> =
-            futures_util::stream::iter(buckets.chain(list.unplaced.then_some(UNPLACED)))
-                .map(|bucket| self.bucket_reactions(conversation, bucket, range))
-                .buffered(BUCKETS_AT_ONCE)
-                .try_collect()
-                .await?;
+        let beside = list.unplaced.then_some(Bucket { number: UNPLACED, first: range.after });
+        let buckets = list.within(range, Order::OldestFirst).into_iter().chain(beside);
+        let found: Vec<Vec<ReactionCells>> = futures_util::stream::iter(buckets)
+            .map(|bucket| {
+                let read = move |part, _| self.bucket_reactions(conversation, bucket.number, part);
+                self.in_parts((conversation, bucket), (range, Order::OldestFirst), usize::MAX, read)
+            })
+            .buffered(BUCKETS_AT_ONCE)
+            .try_collect()
+            .await?;
         reactions_in_order(found.into_iter().flatten())
     }
 

@@ -5,20 +5,17 @@
 //! afterwards is noticed. Schema changes all go to one node, because Cassandra lets two nodes create the
 //! same table as two tables; a lock in the store lets two callers wait for each other.
 
-use super::config::{Backoff, ConfigError, CqlConfig};
+mod schema;
+
+use super::config::{ConfigError, CqlConfig};
 use super::operation::ABOVE_EVERY_POSITION;
 use crate::store::StoreError;
 use futures_util::TryStreamExt;
-use scylla::client::execution_profile::ExecutionProfileHandle;
+use schema::{LOCK_WAIT, Lock, Schema};
 use scylla::client::session::Session;
-use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::response::query_result::QueryResult;
-use scylla::serialize::row::SerializeRow;
+use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
-use scylla::statement::{Consistency, SerialConsistency};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-use uuid::Uuid;
 
 /// A numbered change of the schema.
 #[derive(Clone, Copy, Debug)]
@@ -44,13 +41,9 @@ migrations! {
     2 "0002_claims";
     3 "0003_preferences";
     4 "0004_accounts";
+    5 "0005_days";
 }
 
-/// Seconds after which the lock of a migration that died is free; it is renewed before each statement,
-/// and a statement may take [`CqlConfig::schema_timeout`].
-const LOCK_TTL_S: i32 = 180;
-/// How long to wait for another that migrates.
-const LOCK_WAIT: Duration = Duration::from_secs(300);
 /// The one partition of `schema_versions`, `schema_lock` and `schema_probe`.
 const SCOPE: i32 = 0;
 
@@ -198,149 +191,7 @@ fn judge(applied: &BTreeMap<i32, String>, migrations: &[Migration]) -> Result<()
     Ok(())
 }
 
-/// Who migrates.
-struct Lock(Uuid);
-
-/// A session whose statements all go to one node.
-struct Schema {
-    session: Session,
-    keyspace: String,
-    profile: ExecutionProfileHandle,
-}
-
 impl Schema {
-    async fn open(config: &CqlConfig, tell: &(impl Fn(&str) + Sync)) -> Result<Self, MigrateError> {
-        tell(&format!("connecting to {}", config.contact_points.join(", ")));
-        let session = config.await_session().await?;
-        let state = session.get_cluster_state();
-        let nodes = state.get_nodes_info();
-        let node = nodes.iter().filter(|node| node.is_connected()).min_by_key(|node| node.host_id);
-        let mut profile = session.get_default_execution_profile_handle().pointee_to_builder();
-        profile = profile.request_timeout(Some(CqlConfig::schema_timeout()));
-        if let Some(node) = node {
-            let node = NodeIdentifier::HostId(node.host_id);
-            profile = profile.load_balancing_policy(SingleTargetLoadBalancingPolicy::new(node, None));
-        }
-        let scylla = node.is_some_and(|node| node.sharder().is_some());
-        let profile = profile.build().into_handle();
-        let schema = Self { session, keyspace: config.keyspace.clone(), profile };
-        schema.create_keyspace(config, scylla, tell).await?;
-        schema.create_own_tables().await?;
-        Ok(schema)
-    }
-
-    async fn run(&self, text: &str, values: impl SerializeRow) -> Result<QueryResult, MigrateError> {
-        let mut statement = Statement::new(text);
-        statement.set_execution_profile_handle(Some(self.profile.clone()));
-        statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
-        self.session.query_unpaged(statement, values).await.map_err(server)
-    }
-
-    /// A conditional statement: whether it was applied.
-    async fn claim(&self, text: &str, values: impl SerializeRow) -> Result<bool, MigrateError> {
-        super::applied(self.run(text, values).await?).map_err(server)
-    }
-
-    async fn create_keyspace(
-        &self,
-        config: &CqlConfig,
-        scylla: bool,
-        tell: &(impl Fn(&str) + Sync),
-    ) -> Result<(), MigrateError> {
-        let stands = "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?";
-        let found = self.run(stands, (&self.keyspace,)).await?.into_rows_result().map_err(server)?;
-        if found.rows_num() == 0 {
-            tell(&format!(
-                "creating keyspace {} with replication {}",
-                self.keyspace,
-                config.replication.to_cql()
-            ));
-            let create = create_keyspace(config);
-            let with_tablets_off = format!("{create} AND tablets = {{'enabled': false}}");
-            let text = if scylla { &with_tablets_off } else { &create };
-            match self.run(text, ()).await {
-                // A ScyllaDB from before tablets does not know the word.
-                Err(_) if scylla => self.run(&create, ()).await?,
-                other => other?,
-            };
-        }
-        self.session.use_keyspace(&self.keyspace, false).await.map_err(server)
-    }
-
-    async fn create_own_tables(&self) -> Result<(), MigrateError> {
-        for table in [
-            // kind: lwt
-            "schema_versions (scope int, version int, name text, checksum text, applied_at text, \
-             PRIMARY KEY ((scope), version))",
-            // kind: lwt
-            "schema_lock (scope int PRIMARY KEY, owner uuid)",
-            // kind: position, and empty again after each probe
-            "schema_probe (scope int PRIMARY KEY, value int)",
-        ] {
-            self.run(&format!("CREATE TABLE IF NOT EXISTS {table}"), ()).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until no other migration runs. The lock itself is the probe of lightweight transactions.
-    async fn lock(&self, tell: &(impl Fn(&str) + Sync)) -> Result<Lock, MigrateError> {
-        let lock = Lock(Uuid::new_v4());
-        let began = Instant::now();
-        let mut wait = Backoff::new();
-        loop {
-            let claim = format!(
-                "INSERT INTO schema_lock (scope, owner) VALUES (?, ?) IF NOT EXISTS USING TTL {LOCK_TTL_S}"
-            );
-            match self.claim(&claim, (SCOPE, lock.0)).await {
-                Ok(true) => return Ok(lock),
-                Ok(false) if began.elapsed() > LOCK_WAIT => return Err(MigrateError::Locked),
-                Ok(false) => {
-                    tell("another migration is running: waiting for it");
-                    wait.after("another migration is running").await;
-                }
-                Err(error) => return Err(MigrateError::NoLightweightTransactions(error.to_string())),
-            }
-        }
-    }
-
-    async fn renew(&self, lock: &Lock) -> Result<(), MigrateError> {
-        let renew =
-            format!("UPDATE schema_lock USING TTL {LOCK_TTL_S} SET owner = ? WHERE scope = ? IF owner = ?");
-        if self.claim(&renew, (lock.0, SCOPE, lock.0)).await? { Ok(()) } else { Err(MigrateError::LockLost) }
-    }
-
-    /// Where this fails the lock ends by itself.
-    async fn unlock(&self, lock: &Lock) {
-        let free = "DELETE FROM schema_lock WHERE scope = ? IF owner = ?";
-        if let Err(error) = self.claim(free, (SCOPE, lock.0)).await {
-            tracing::warn!(%error, "the migration's lock stays for {LOCK_TTL_S} s");
-        }
-    }
-
-    /// Deletions are written above every position (rule P8): the server has to take that and answer with it.
-    async fn probe_timestamp(&self) -> Result<(), MigrateError> {
-        let refused = |error: MigrateError| MigrateError::Timestamp(error.to_string());
-        let put = format!(
-            "INSERT INTO schema_probe (scope, value) VALUES (?, 1) USING TIMESTAMP {ABOVE_EVERY_POSITION}"
-        );
-        self.run(&put, (SCOPE,)).await.map_err(refused)?;
-        let answer = self.run("SELECT WRITETIME(value) FROM schema_probe WHERE scope = ?", (SCOPE,)).await?;
-        let rows = answer.into_rows_result().map_err(server)?;
-        let row = rows.maybe_first_row::<(Option<i64>,)>().map_err(server)?;
-        // Nothing is there when the tombstone of an earlier probe covers it: then it was taken before.
-        match row {
-            Some((Some(at),)) if at != ABOVE_EVERY_POSITION => {
-                Err(MigrateError::Timestamp(format!("it answered with {at}")))
-            }
-            _ => {
-                let clear = format!(
-                    "DELETE FROM schema_probe USING TIMESTAMP {ABOVE_EVERY_POSITION} WHERE scope = ?"
-                );
-                self.run(&clear, (SCOPE,)).await.map_err(refused).map(|_| ())
-            }
-        }
-    }
-
     async fn up(
         &self,
         lock: &Lock,
@@ -354,7 +205,7 @@ impl Schema {
             tell(&format!("applying {}", migration.name));
             for statement in migration.statements("up")? {
                 self.renew(lock).await?;
-                self.run(&statement, ()).await?;
+                self.change(&statement).await?;
             }
             let now = reedi_protocol::Timestamp::from_millis(super::bucket::now_ms()).to_string();
             let row = (SCOPE, migration.version, migration.name, migration.checksum(), now);
@@ -383,26 +234,16 @@ impl Schema {
         self.claim(forget, (SCOPE, last.version)).await?;
         for statement in last.statements("down")? {
             self.renew(lock).await?;
-            self.run(&statement, ()).await?;
+            self.change(&statement).await?;
         }
         tell(&format!("keyspace {} is at version {}", self.keyspace, last.version - 1));
         Ok(())
     }
 }
 
-/// Both names have been checked to be plain.
-fn create_keyspace(config: &CqlConfig) -> String {
-    format!(
-        "CREATE KEYSPACE IF NOT EXISTS {} WITH replication = {}",
-        config.keyspace,
-        config.replication.to_cql()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::config::Replication;
 
     #[test]
     fn migrations_are_numbered_and_have_both_parts() {
@@ -411,7 +252,9 @@ mod tests {
             assert!(migration.name.starts_with(&format!("{:04}_", n + 1)));
             let (up, down) = (migration.statements("up").unwrap(), migration.statements("down").unwrap());
             assert_eq!(up.len(), down.len(), "{}: what is made is taken back", migration.name);
-            assert!(up.iter().all(|s| s.starts_with("CREATE TABLE IF NOT EXISTS ")), "{}", migration.name);
+            let is_repeatable =
+                |s: &String| s.starts_with("CREATE TABLE IF NOT EXISTS ") || s.starts_with("ALTER TABLE ");
+            assert!(up.iter().all(is_repeatable), "{}", migration.name);
         }
     }
 
@@ -457,21 +300,5 @@ mod tests {
         let mut gap = sums(3);
         gap.remove(&2);
         assert!(matches!(judge(&gap, MIGRATIONS), Err(MigrateError::Gap(3))));
-    }
-
-    #[test]
-    fn the_keyspace_is_replicated_in_its_data_center() {
-        let mut config = CqlConfig {
-            contact_points: vec!["127.0.0.1:9042".into()],
-            keyspace: "reedi".into(),
-            user: None,
-            password: None,
-            tls_ca_file: None,
-            replication: Replication::Everywhere(3),
-            local_datacenter: None,
-        };
-        assert!(create_keyspace(&config).ends_with("'NetworkTopologyStrategy', 'replication_factor': 3}"));
-        config.replication = Replication::In(vec![("eu-1".into(), 3)]);
-        assert!(create_keyspace(&config).ends_with("'NetworkTopologyStrategy', 'eu-1': 3}"));
     }
 }

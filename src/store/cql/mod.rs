@@ -13,6 +13,7 @@ mod epochs;
 mod messages;
 mod migrate;
 mod operation;
+mod parts;
 mod preferences;
 mod query;
 mod write;
@@ -26,6 +27,9 @@ use config::Backoff;
 use query::{Queries, Query};
 use scylla::client::session::Session;
 use scylla::deserialize::row::DeserializeRow;
+use scylla::errors::{
+    DbError, ExecutionError, NextPageError, NextRowError, PagerExecutionError, RequestAttemptError,
+};
 use scylla::serialize::row::SerializeRow;
 use scylla::statement::prepared::PreparedStatement;
 use std::sync::Arc;
@@ -86,7 +90,7 @@ impl CqlStore {
     where
         R: for<'f> DeserializeRow<'f, 'f>,
     {
-        let answer = self.session().execute_unpaged(self.query(query), values).await.map_err(away)?;
+        let answer = self.session().execute_unpaged(self.query(query), values).await.map_err(unread)?;
         let rows = answer.into_rows_result().map_err(unreadable)?;
         rows.rows::<R>().map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)
     }
@@ -95,7 +99,7 @@ impl CqlStore {
     where
         R: for<'f> DeserializeRow<'f, 'f>,
     {
-        let answer = self.session().execute_unpaged(self.query(query), values).await.map_err(away)?;
+        let answer = self.session().execute_unpaged(self.query(query), values).await.map_err(unread)?;
         answer.into_rows_result().map_err(unreadable)?.maybe_first_row::<R>().map_err(unreadable)
     }
 
@@ -123,6 +127,37 @@ fn applied(answer: scylla::response::query_result::QueryResult) -> StoreResult<b
 
 fn away(error: impl std::fmt::Display) -> StoreError {
     StoreError::Unavailable(error.to_string())
+}
+
+/// What a read comes to that failed. Where servers tried and could not, it is about these rows; whoever is late or away
+/// may be so for all.
+fn unread(error: ExecutionError) -> StoreError {
+    match error {
+        ExecutionError::LastAttemptError(RequestAttemptError::DbError(DbError::ReadFailure { .. }, why)) => {
+            StoreError::GaveUp(why)
+        }
+        other => away(other),
+    }
+}
+
+/// The same of the first page of many.
+fn unread_page(error: PagerExecutionError) -> StoreError {
+    match error {
+        PagerExecutionError::NextPageError(NextPageError::RequestFailure(failed)) => {
+            unread(failed.into_execution_error())
+        }
+        other => away(other),
+    }
+}
+
+/// The same of a later page.
+fn unread_row(error: NextRowError) -> StoreError {
+    match error {
+        NextRowError::NextPageError(NextPageError::RequestFailure(failed)) => {
+            unread(failed.into_execution_error())
+        }
+        other => away(other),
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> StoreError {

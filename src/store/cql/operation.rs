@@ -115,6 +115,7 @@ fn partition_of(query: Query) -> (u8, usize) {
         | Query::PutInboxTouched
         | Query::PutInboxRead => (9, 1),
         Query::PutWatermark => (10, 1),
+        Query::PutFirstOfDay => (11, 1),
         // No write by position.
         _ => (u8::MAX, 0),
     }

@@ -34,7 +34,7 @@ queries! {
     ExpireMessage, Repeatable, "DELETE FROM {ks}.messages USING TIMESTAMP ? WHERE conversation = ? AND bucket = ? AND position = ?";
     PutEdit, Repeatable, "INSERT INTO {ks}.messages (conversation, bucket, position, content, edited_at) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     ClearContent, Repeatable, "DELETE content, edited_at FROM {ks}.messages USING TIMESTAMP ? WHERE conversation = ? AND bucket = ? AND position = ?";
-    PutDeletion, Repeatable, "INSERT INTO {ks}.messages (conversation, bucket, position, deletion) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
+    PutDeletion, Repeatable, "INSERT INTO {ks}.messages (conversation, bucket, position, deletion) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutEvent, Repeatable, "INSERT INTO {ks}.events (conversation, bucket, position, log_time, record) VALUES (?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutReaction, Repeatable, "INSERT INTO {ks}.reactions (conversation, bucket, target, account, reaction, at) VALUES (?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     RemoveReaction, Repeatable, "DELETE FROM {ks}.reactions USING TIMESTAMP ? WHERE conversation = ? AND bucket = ? AND target = ? AND account = ? AND reaction = ?";
@@ -49,12 +49,14 @@ queries! {
     PutInboxHead, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, head, head_time) VALUES (?, ?, ?, ?) USING TIMESTAMP ?";
     PutInboxTouched, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, touched) VALUES (?, ?, ?) USING TIMESTAMP ?";
     PutInboxRead, Repeatable, "INSERT INTO {ks}.inbox (account, conversation, read_to) VALUES (?, ?, ?) USING TIMESTAMP ?";
+    PutFirstOfDay, Repeatable, "INSERT INTO {ks}.days (shard, day, first, log_time) VALUES (?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?";
     PutWatermark, Repeatable, "INSERT INTO {ks}.watermarks (scope, shard, position) VALUES (?, ?, ?) USING TIMESTAMP ?";
 
     Buckets, Repeatable, "SELECT bucket, first FROM {ks}.buckets WHERE conversation = ?";
     HasMessage, Repeatable, "SELECT header FROM {ks}.messages WHERE conversation = ? AND bucket = ? AND position = ?";
     NewestMessages, Repeatable, "SELECT position, header, content, edited_at, WRITETIME(edited_at), deletion FROM {ks}.messages WHERE conversation = ? AND bucket = ? AND position > ? AND position < ? ORDER BY position DESC LIMIT ?";
     OldestMessages, Repeatable, "SELECT position, header, content, edited_at, WRITETIME(edited_at), deletion FROM {ks}.messages WHERE conversation = ? AND bucket = ? AND position > ? AND position < ? ORDER BY position ASC LIMIT ?";
+    OldestOutlines, Repeatable, "SELECT position, header, deletion FROM {ks}.messages WHERE conversation = ? AND bucket = ? AND position > ? AND position < ? ORDER BY position ASC LIMIT ?";
     Events, Repeatable, "SELECT position, log_time, record FROM {ks}.events WHERE conversation = ? AND bucket = ? AND position > ? AND position < ? LIMIT ?";
     Reactions, Repeatable, "SELECT target, account, reaction, at FROM {ks}.reactions WHERE conversation = ? AND bucket = ? AND target > ? AND target < ?";
     HiddenMessages, Repeatable, "SELECT target FROM {ks}.hidden WHERE conversation = ? AND account = ? AND target > ? AND target < ?";
@@ -62,8 +64,9 @@ queries! {
     Receipts, Repeatable, "SELECT account, delivered, read FROM {ks}.receipts WHERE conversation = ?";
     State, Repeatable, "SELECT at, state FROM {ks}.conversations WHERE conversation = ?";
     Head, Repeatable, "SELECT head, head_time FROM {ks}.heads WHERE conversation = ?";
-    Inbox, Repeatable, "SELECT conversation, joined, kind, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ?";
+    Inbox, Repeatable, "SELECT conversation, joined, kind, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ? AND conversation >= ? LIMIT ?";
     InboxOne, Repeatable, "SELECT conversation, joined, kind, departed, head, head_time, touched, read_to FROM {ks}.inbox WHERE account = ? AND conversation = ?";
+    FirstOfDays, Repeatable, "SELECT first, log_time FROM {ks}.days WHERE shard = ?";
     Watermarks, Repeatable, "SELECT shard, position FROM {ks}.watermarks WHERE scope = ?";
 
     ClaimDirect, Conditional, "INSERT INTO {ks}.direct_conversations (low, high, conversation) VALUES (?, ?, ?) IF NOT EXISTS";
@@ -76,7 +79,7 @@ queries! {
 
     Mute, Repeatable, "INSERT INTO {ks}.mutes (account, conversation, muted_until) VALUES (?, ?, ?)";
     Unmute, Repeatable, "DELETE FROM {ks}.mutes WHERE account = ? AND conversation = ?";
-    Mutes, Repeatable, "SELECT conversation, muted_until FROM {ks}.mutes WHERE account = ?";
+    Mutes, Repeatable, "SELECT conversation, muted_until FROM {ks}.mutes WHERE account = ? AND conversation >= ? AND conversation <= ?";
     MuteOne, Repeatable, "SELECT muted_until FROM {ks}.mutes WHERE account = ? AND conversation = ?";
     PutSettings, Repeatable, "INSERT INTO {ks}.settings (account, settings) VALUES (?, ?)";
     Settings, Repeatable, "SELECT settings FROM {ks}.settings WHERE account = ?";
@@ -135,7 +138,10 @@ mod tests {
 
     #[test]
     fn only_a_position_is_a_write_timestamp() {
-        let position_tables = include_str!("../../../cql/0001_history.cql");
+        let position_tables = concat!(
+            include_str!("../../../cql/0001_history.cql"),
+            include_str!("../../../cql/0005_days.cql")
+        );
         for (query, kind, text) in QUERIES {
             let write =
                 text.starts_with("INSERT") || text.starts_with("DELETE") || text.starts_with("UPDATE");

@@ -1,15 +1,16 @@
 //! The write side: what each [`Write`] is in tables.
 
 use super::CqlStore;
-use super::bucket::{UNPLACED, bucket_at, now_ms};
+use super::bucket::{MessagePlace, UNPLACED, bucket_at, now_ms};
 use super::cell::{
-    Cell, encode_deletion, encode_header, encode_mark, encode_send, encode_state, kind_number, micros,
+    Cell, decode_header, encode_deletion, encode_header, encode_mark, encode_send, encode_state, kind_number,
+    micros,
 };
 use super::operation::{ABOVE_EVERY_POSITION, Operation};
 use super::query::Query;
 use crate::domain::record::Sealed;
-use crate::domain::retention::{EVENTS_TTL_S, SENDS_TTL_S};
-use crate::domain::write::{MessageRow, Write};
+use crate::domain::retention::{DAYS_TTL_S, SENDS_TTL_S, day_of};
+use crate::domain::write::{MessageRow, Write, event_ends};
 use crate::store::{StoreResult, Writes};
 use futures_util::{StreamExt, TryStreamExt};
 use reedi_protocol::{ConversationKey, Position, Timestamp};
@@ -27,6 +28,8 @@ const LOOKUPS_AT_ONCE: usize = 64;
 struct Place {
     /// Its bucket, or [`UNPLACED`] where the message is not there.
     bucket: i32,
+    /// When it ends, where that is known: what marks it ends with it.
+    ends: Option<Timestamp>,
     /// Whether its conversation has changes that were stored before their messages.
     beside: bool,
 }
@@ -43,11 +46,6 @@ fn ttl_s(expires_at: Option<Timestamp>, now_ms: u64) -> Option<i32> {
     }
 }
 
-/// When an event is too old to catch up with.
-pub(super) fn event_ends(log_time: Timestamp) -> Timestamp {
-    log_time.plus_millis(u64::from(EVENTS_TTL_S) * 1_000)
-}
-
 /// The message that a write changes without saying when it was sent.
 fn target_of(write: &Write) -> Option<(ConversationKey, Position)> {
     match write {
@@ -56,6 +54,10 @@ fn target_of(write: &Write) -> Option<(ConversationKey, Position)> {
         | Write::Reaction { conversation, target, .. } => Some((*conversation, *target)),
         _ => None,
     }
+}
+
+fn place_of(row: &MessageRow) -> MessagePlace {
+    MessagePlace { bucket: bucket_at(row.kind, row.log_time), ends: row.expires_at }
 }
 
 /// Operations of one batch, as they come together.
@@ -98,7 +100,7 @@ impl Plan<'_> {
 
     fn change(&mut self, write: &Write) {
         let Some((conversation, target)) = target_of(write) else { return };
-        let unknown = Place { bucket: UNPLACED, beside: true };
+        let unknown = Place { bucket: UNPLACED, ends: None, beside: true };
         let place = self.places.get(&(conversation, target)).copied().unwrap_or(unknown);
         if place.bucket == UNPLACED {
             self.in_bucket(conversation, UNPLACED, target);
@@ -122,7 +124,11 @@ impl Plan<'_> {
                     row.clone(),
                     ABOVE_EVERY_POSITION,
                 ));
-                self.operations.push(Operation::insert(Query::PutDeletion, row, deletion, first_wins));
+                // Where the message has ended nothing is left to mark.
+                if let Some(ttl) = ttl_s(place.ends, self.now_ms) {
+                    let mark = Operation::insert(Query::PutDeletion, row, deletion, first_wins);
+                    self.operations.push(mark.expiring(ttl));
+                }
             }
             Write::Reaction { account, reaction, at, present, expires_at, .. } => {
                 let rest = [(*account).into(), Cell::Text(reaction.as_str().to_owned())];
@@ -167,7 +173,9 @@ impl Plan<'_> {
             }
             Write::Event { conversation, kind, position, log_time, record } => {
                 // Where it has passed already nothing is written: an earlier write of it ends then, too.
-                let Some(ttl) = ttl_s(Some(event_ends(*log_time)), self.now_ms) else { return Ok(()) };
+                let Some(ttl) = ttl_s(Some(event_ends(*log_time, record)), self.now_ms) else {
+                    return Ok(());
+                };
                 let bucket = bucket_at(*kind, *log_time);
                 self.in_bucket(*conversation, bucket, *position);
                 let key = vec![(*conversation).into(), Cell::Int(bucket), (*position).into()];
@@ -182,6 +190,15 @@ impl Plan<'_> {
                     values,
                     *at,
                 ));
+            }
+            Write::FirstOfDay { shard, position, log_time } => {
+                let ends = log_time.plus_millis(u64::from(DAYS_TTL_S) * 1_000);
+                let Some(ttl) = ttl_s(Some(ends), self.now_ms) else { return Ok(()) };
+                let key = vec![Cell::Int(shard.0.into()), Cell::Int(day_of(*log_time))];
+                let first = vec![(*position).into(), (*log_time).into()];
+                let lowest_wins = -micros(*position);
+                self.operations
+                    .push(Operation::insert(Query::PutFirstOfDay, key, first, lowest_wins).expiring(ttl));
             }
             _ => self.operations.extend(plain(write)),
         }
@@ -257,23 +274,24 @@ fn plain(write: &Write) -> Option<Operation> {
 }
 
 impl CqlStore {
-    /// The bucket in which the message at `target` stands, if it stands.
+    /// Where the message at `target` stands, if it stands.
     pub(super) async fn find(
         &self,
         conversation: ConversationKey,
         target: Position,
-    ) -> StoreResult<Option<i32>> {
-        if let Some(bucket) = self.buckets().place(conversation, target) {
-            return Ok(Some(bucket));
+    ) -> StoreResult<Option<MessagePlace>> {
+        if let Some(place) = self.buckets().place(conversation, target) {
+            return Ok(Some(place));
         }
         let (mut list, mut remembered) = self.remembered_bucket_list(conversation).await?;
         loop {
             for bucket in list.candidates(target) {
                 let row = (Cell::from(conversation), Cell::Int(bucket), Cell::from(target));
                 let header = self.first::<(Option<Vec<u8>>,)>(Query::HasMessage, row).await?;
-                if matches!(header, Some((Some(_),))) {
-                    self.buckets().note_place(conversation, target, bucket);
-                    return Ok(Some(bucket));
+                if let Some((Some(header),)) = header {
+                    let place = MessagePlace { bucket, ends: decode_header(&header)?.expires_at };
+                    self.buckets().note_place(conversation, target, place);
+                    return Ok(Some(place));
                 }
             }
             if !remembered {
@@ -288,7 +306,7 @@ impl CqlStore {
         let mut in_batch = HashMap::new();
         for write in writes {
             if let Write::Message { conversation, row, .. } = write {
-                in_batch.insert((*conversation, row.position), bucket_at(row.kind, row.log_time));
+                in_batch.insert((*conversation, row.position), place_of(row));
             }
         }
         let mut wanted: Vec<_> = writes.iter().filter_map(target_of).collect();
@@ -299,11 +317,12 @@ impl CqlStore {
         futures_util::stream::iter(wanted)
             .map(|((conversation, target), known)| async move {
                 let found = match known {
-                    Some(bucket) => Some(bucket),
+                    Some(place) => Some(place),
                     None => self.find(conversation, target).await?,
                 };
                 let beside = found.is_none() || self.remembered_bucket_list(conversation).await?.0.unplaced;
-                Ok(((conversation, target), Place { bucket: found.unwrap_or(UNPLACED), beside }))
+                let (bucket, ends) = found.map_or((UNPLACED, None), |place| (place.bucket, place.ends));
+                Ok(((conversation, target), Place { bucket, ends, beside }))
             })
             .buffer_unordered(LOOKUPS_AT_ONCE)
             .try_collect()
@@ -334,7 +353,7 @@ impl Writes for CqlStore {
         }
         for write in writes {
             if let Write::Message { conversation, row, .. } = write {
-                self.buckets().note_place(*conversation, row.position, bucket_at(row.kind, row.log_time));
+                self.buckets().note_place(*conversation, row.position, place_of(row));
             }
         }
         Ok(())

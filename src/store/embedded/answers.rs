@@ -1,17 +1,18 @@
 //! What the embedded store reads for others: conversations' messages and events, and inboxes.
 
 use super::value::{
-    EventValue, HiddenValue, InboxValue, Mark, MessageValue, MuteValue, ReactionValue, ReceiptValue,
-    SentValue,
+    self, EventValue, HiddenValue, InboxValue, Mark, MessageOutline, MessageValue, MuteValue, ReactionValue,
+    ReceiptValue, SentValue,
 };
 use super::{EmbeddedStore, keys};
 use crate::domain::record::Record;
 use crate::store::{
-    InboxRow, Inboxes, Messages, Order, Range, StoreError, StoreResult, StoredEvent, StoredMessage,
+    InboxRow, Inboxes, Messages, Order, Outline, Range, StoreError, StoreResult, StoredEvent, StoredMessage,
     StoredReaction, StoredReceipt, StoredSend,
 };
 use reedi_protocol::text::ClientMessageId;
 use reedi_protocol::{AccountId, ConversationKey, Position};
+use std::ops::ControlFlow;
 
 impl Messages for EmbeddedStore {
     async fn message(
@@ -32,6 +33,26 @@ impl Messages for EmbeddedStore {
     ) -> StoreResult<Vec<StoredMessage>> {
         let span = keys::messages(conversation, range);
         self.reader().list(&span, order, limit, |_, value: MessageValue| Ok(value.into_stored()))
+    }
+
+    async fn outlines(
+        &self,
+        conversation: ConversationKey,
+        range: Range,
+        limit: usize,
+    ) -> StoreResult<Vec<Outline>> {
+        let reader = self.reader();
+        let mut found = Vec::new();
+        if limit == 0 {
+            return Ok(found);
+        }
+        reader.engine.scan(&keys::messages(conversation, range), Order::OldestFirst, &mut |_, bytes| {
+            if let Some(held) = value::decode::<MessageOutline<'_>>(bytes, reader.now)? {
+                found.extend(held.value.into_outline());
+            }
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(found)
     }
 
     async fn events(
@@ -105,9 +126,14 @@ impl Messages for EmbeddedStore {
 }
 
 impl Inboxes for EmbeddedStore {
-    async fn inbox(&self, account: AccountId, limit: usize) -> StoreResult<Vec<InboxRow>> {
+    async fn inbox(
+        &self,
+        account: AccountId,
+        after: Option<ConversationKey>,
+        limit: usize,
+    ) -> StoreResult<Vec<InboxRow>> {
         let reader = self.reader();
-        let span = keys::inbox(account);
+        let span = keys::inbox_after(account, after);
         let mut rows = reader.list(&span, Order::OldestFirst, limit, |key, value: InboxValue| {
             Ok(value.as_row(keys::conversation_of_inbox(key)?, None))
         })?;

@@ -8,8 +8,8 @@ use super::value::{
 };
 use super::{claims, keys};
 use crate::domain::record::{Record, Sealed};
-use crate::domain::retention::{EVENTS_TTL_S, SENDS_TTL_S};
-use crate::domain::write::{MessageRow, Write};
+use crate::domain::retention::SENDS_TTL_S;
+use crate::domain::write::{MessageRow, Write, event_ends};
 use crate::store::StoreResult;
 use reedi_protocol::{AccountId, ConversationKey, Position, Shard, Timestamp};
 use std::collections::HashMap;
@@ -58,10 +58,7 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
         }
         Write::DeleteContent { conversation, target, deleted_at, deleted_by } => {
             change_message(tx, conversation, target, Standing::Unknown, |message| {
-                let nothing = ContentCell { timestamp: ABOVE_EVERY_POSITION, ..ContentCell::default() };
-                message.content.take_later(nothing);
-                let this = (deleted_at, deleted_by);
-                message.deleted = Some(message.deleted.map_or(this, |other| other.min(this)));
+                delete(message, (deleted_at, deleted_by));
             })
         }
         Write::Event { conversation, kind: _, position, log_time, record } => {
@@ -108,6 +105,9 @@ pub fn apply(tx: &mut Transaction<'_>, write: Write) -> StoreResult<()> {
             let this = HeadValue { head, head_time };
             Held::for_ever(HeadValue::further(old.map(|old| old.value), this))
         }),
+        Write::FirstOfDay { shard, position, log_time } => {
+            claims::first_of_day(tx, shard, position, log_time)
+        }
         Write::Hidden { conversation, account, target, at: _ } => {
             tx.update(keys::hidden(conversation, account, target), |_| Held::for_ever(HiddenValue))
         }
@@ -131,6 +131,12 @@ fn message(
         message.row.get_or_insert(row);
         message.content.take_later(cell);
     })
+}
+
+/// The content is gone whatever edit comes; of two deletions the first stands.
+fn delete(message: &mut MessageValue, this: (Timestamp, AccountId)) {
+    message.content.take_later(ContentCell { timestamp: ABOVE_EVERY_POSITION, ..ContentCell::default() });
+    message.deleted = Some(message.deleted.map_or(this, |other| other.min(this)));
 }
 
 /// A message ends when its row says so, and changes that are alone when no message can come any more.
@@ -161,7 +167,7 @@ fn event(
     log_time: Timestamp,
     record: &Record,
 ) -> StoreResult<()> {
-    let expires_at = log_time.plus_millis(u64::from(EVENTS_TTL_S) * 1_000);
+    let expires_at = event_ends(log_time, record);
     if expires_at <= tx.now() {
         return Ok(());
     }

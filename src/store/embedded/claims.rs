@@ -2,11 +2,12 @@
 
 use super::transaction::Transaction;
 use super::value::{
-    AccountValue, BlockValue, DirectValue, EpochValue, GroupValue, HeadValue, Held, MuteValue, SettingsValue,
-    StateValue, Stored, UsernameValue, WatermarkValue,
+    AccountValue, BlockValue, DayValue, DirectValue, EpochValue, GroupValue, HeadValue, Held, MuteValue,
+    SettingsValue, StateValue, Stored, UsernameValue, WatermarkValue,
 };
 use super::{EmbeddedStore, keys};
 use crate::domain::conversation::ConversationState;
+use crate::domain::retention::{DAYS_TTL_S, day_of};
 use crate::store::{
     Accounts, Claimed, Conversations, EpochRow, Epochs, Order, OwnAccount, Preferences, StoreResult,
     Watermarks,
@@ -97,6 +98,28 @@ impl Watermarks for EmbeddedStore {
         let watermarks = watermarks.to_vec();
         self.change(move |tx| watermarks.into_iter().try_for_each(|(shard, to)| advance(tx, shard, to))).await
     }
+
+    async fn first_of_days(&self, shard: Shard) -> StoreResult<Vec<(Position, Timestamp)>> {
+        let pick = |_: &[u8], DayValue { first, log_time }| Ok(Some((first, log_time)));
+        self.reader().list(&keys::days(shard), Order::OldestFirst, usize::MAX, pick)
+    }
+}
+
+/// Of a day the lowest position stands.
+pub fn first_of_day(
+    tx: &mut Transaction<'_>,
+    shard: Shard,
+    first: Position,
+    log_time: Timestamp,
+) -> StoreResult<()> {
+    let ends = log_time.plus_millis(u64::from(DAYS_TTL_S) * 1_000);
+    if ends <= tx.now() {
+        return Ok(());
+    }
+    tx.update(keys::day(shard, day_of(log_time)), |old: Option<&Held<DayValue>>| match old {
+        Some(old) if old.value.first <= first => old.clone(),
+        _ => Held::until(ends, DayValue { first, log_time }),
+    })
 }
 
 /// How far a shard has been stored.

@@ -32,6 +32,8 @@ enum Table {
     /// When what ends: (time, key), or (time) with a list of keys as its value.
     Expiry = 19,
     Sent = 20,
+    /// The first of each day: (shard, day).
+    Day = 21,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -226,8 +228,13 @@ pub fn inbox_row(account: AccountId, conversation: ConversationKey) -> Key {
 }
 
 #[must_use]
-pub fn inbox(account: AccountId) -> Span {
-    Key::of(Table::Inbox).account(account).prefix()
+pub fn inbox_after(account: AccountId, after: Option<ConversationKey>) -> Span {
+    let all = Key::of(Table::Inbox).account(account).prefix();
+    match after {
+        // The next key there can be: none is as long.
+        Some(after) => Span { from: inbox_row(account, after).rest(&[0]), to: all.to },
+        None => all,
+    }
 }
 
 #[must_use]
@@ -254,6 +261,16 @@ pub fn watermark(shard: Shard) -> Key {
 #[must_use]
 pub fn watermarks() -> Span {
     Key::of(Table::Watermark).prefix()
+}
+
+#[must_use]
+pub fn day(shard: Shard, day: i32) -> Key {
+    Key::of(Table::Day).rest(&[shard.0]).rest(&day.to_be_bytes())
+}
+
+#[must_use]
+pub fn days(shard: Shard) -> Span {
+    Key::of(Table::Day).rest(&[shard.0]).prefix()
 }
 
 #[must_use]

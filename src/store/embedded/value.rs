@@ -4,7 +4,7 @@
 use crate::domain::conversation::ConversationState;
 use crate::domain::record::{RequestDigest, Sealed};
 use crate::domain::write::MessageRow;
-use crate::store::{InboxRow, OwnAccount, StoreError, StoreResult, StoredMessage};
+use crate::store::{InboxRow, Outline, OwnAccount, StoreError, StoreResult, StoredMessage};
 use bytes::Bytes;
 use reedi_protocol::resource::{ConversationType, Settings};
 use reedi_protocol::text::{Name, Username};
@@ -65,7 +65,7 @@ pub fn expires_at(bytes: &[u8]) -> StoreResult<Option<Timestamp>> {
 }
 
 /// `None` once it has ended.
-pub fn decode<T: Stored>(bytes: &[u8], now: Timestamp) -> StoreResult<Option<Held<T>>> {
+pub fn decode<'b, T: Deserialize<'b>>(bytes: &'b [u8], now: Timestamp) -> StoreResult<Option<Held<T>>> {
     let expires_at = expires_at(bytes)?;
     if expires_at.is_some_and(|end| end <= now) {
         return Ok(None);
@@ -93,6 +93,7 @@ stored!(
     DirectValue,
     GroupValue,
     WatermarkValue,
+    DayValue,
     EpochValue,
     SettingsValue,
     BlockValue,
@@ -127,6 +128,33 @@ impl ContentCell {
         if other.timestamp > self.timestamp {
             *self = other;
         }
+    }
+}
+
+/// A [`MessageValue`] whose content is stepped over and not copied.
+#[derive(Deserialize)]
+pub struct MessageOutline<'a> {
+    pub row: Option<MessageRow>,
+    #[serde(borrow)]
+    _content: ContentOutline<'a>,
+    pub deleted: Option<(Timestamp, AccountId)>,
+}
+
+/// A [`ContentCell`], field by field as that is encoded.
+#[derive(Deserialize)]
+struct ContentOutline<'a> {
+    _timestamp: u64,
+    #[serde(borrow)]
+    _content: Option<&'a [u8]>,
+    _edited_at: Option<Timestamp>,
+}
+
+impl MessageOutline<'_> {
+    /// `None` where there are changes alone.
+    #[must_use]
+    pub fn into_outline(self) -> Option<Outline> {
+        let MessageRow { position, sender, message_type, .. } = self.row?;
+        Some(Outline { position, sender, message_type, is_deleted: self.deleted.is_some() })
     }
 }
 
@@ -255,6 +283,13 @@ pub struct GroupValue;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatermarkValue(pub Position);
+
+/// The first record of a day, and when the log took it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DayValue {
+    pub first: Position,
+    pub log_time: Timestamp,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochValue {

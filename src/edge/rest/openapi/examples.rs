@@ -143,7 +143,13 @@ fn conversation(activity: Option<Activity>) -> Conversation {
 }
 
 fn activity() -> Activity {
-    Activity { last_message: Some(message()), unread_count: 0, muted_until: None, position: position() }
+    Activity {
+        last_message: Some(message()),
+        unread_count: 0,
+        partial: false,
+        muted_until: None,
+        position: position(),
+    }
 }
 
 fn message() -> Message {

@@ -58,7 +58,7 @@ proptest! {
         for n in [account, u128::MAX] {
             let account = AccountId::new(uuid::Uuid::from_u128(n));
             let next = AccountId::new(uuid::Uuid::from_u128(n.wrapping_add(1)));
-            let span = inbox(account);
+            let span = inbox_after(account, None);
             let key = inbox_row(account, ConversationKey::from_u64(conversation));
             prop_assert!(span.from <= key && key < span.to);
             let other = inbox_row(next, ConversationKey::from_u64(conversation));

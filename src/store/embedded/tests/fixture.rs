@@ -186,7 +186,7 @@ async fn shown(store: &EmbeddedStore) -> Vec<String> {
         format!("{:?}", store.receipts(conversation).await.unwrap()),
         format!("{:?}", store.state(conversation).await.unwrap().unwrap()),
         format!("{:?}", store.heads(&[conversation]).await.unwrap()),
-        format!("{:?}", store.inbox(a, 9).await.unwrap()),
+        format!("{:?}", store.inbox(a, None, 9).await.unwrap()),
         format!("{:?}", store.watermarks().await.unwrap()),
         format!("{:?}", store.epochs().await.unwrap()),
         format!("{:?}", store.settings(a).await.unwrap()),
