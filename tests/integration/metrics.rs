@@ -41,7 +41,7 @@ enum Lives {
 
 use Lives::{AfterFaults, Counts, Seen, Shows, Stands};
 
-const SERIES: [(&str, Lives); 32] = [
+const SERIES: [(&str, Lives); 34] = [
     ("messages_accepted", Counts),
     ("messages_acknowledged", Counts),
     ("messages_duplicate", Counts),
@@ -67,6 +67,7 @@ const SERIES: [(&str, Lives); 32] = [
     ("resume", Counts),
     ("connections", Shows),
     ("sockets_unauthenticated", Shows),
+    ("answer_bytes", Stands),
     ("outbox_frames", Seen),
     ("active_accounts", Shows),
     ("lag", Stands),
@@ -298,8 +299,12 @@ fn labels_are_closed(samples: &Samples) {
         (
             "limit",
             words(&[
+                "account_answer_bytes",
                 "account_rate",
+                "answer_bytes",
                 "conversation_rate",
+                "http_connections",
+                "read_rate",
                 "sign_in_rate",
                 "sessions",
                 "sessions_per_account",

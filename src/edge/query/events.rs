@@ -2,6 +2,7 @@
 
 use super::{before, behind, floor};
 use crate::domain::record::Body;
+use crate::edge::answer_room::{Reading, page_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::wire::{self, Audience};
 use crate::edge::{Edge, watermarks::NotStored};
@@ -185,7 +186,7 @@ pub async fn get(
     conversation: ConversationKey,
     after: Position,
     limit: usize,
-) -> Outcome<Events> {
+) -> Outcome<(Reading, Events)> {
     let shard = conversation.shard();
     edge.check_place(account, shard, after, "?after").await?;
     let newest = edge.newest.of_conversation(conversation).max(after);
@@ -198,6 +199,7 @@ pub async fn get(
     // The row may be ahead of the watermark, in a batch that is being written.
     edge.watermarks.passed(shard, row.joined).await.map_err(|e: NotStored| Refused::from(e))?;
     let up_to = stored.max(row.joined);
+    let reading = edge.answer_room.take(account, page_bytes(limit)).await?;
     let kept = missing_before(edge, &row, after, up_to).await?;
     let from = kept.map_or(after, |kept| after.max(before(kept)));
     let mut caught = page(edge, account, &row, Page { after: from, up_to, limit }).await?;
@@ -217,5 +219,5 @@ pub async fn get(
             });
         }
     }
-    Ok(Events { events, complete_to: caught.complete_to, has_more: caught.has_more })
+    Ok((reading, Events { events, complete_to: caught.complete_to, has_more: caught.has_more }))
 }

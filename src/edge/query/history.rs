@@ -1,6 +1,7 @@
 //! History: a conversation's messages, newest first.
 
 use super::{before, behind};
+use crate::edge::answer_room::{Reading, page_bytes};
 use crate::edge::command::{place_in, target};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::{Edge, wire};
@@ -70,7 +71,7 @@ pub async fn get(
     account: AccountId,
     conversation: ConversationKey,
     query: &Query,
-) -> Outcome<History> {
+) -> Outcome<(Reading, History)> {
     let limit = page_size(query.limit)?;
     let view = edge.member_view(account, conversation).await?;
     let around = parse(conversation, query)?;
@@ -82,6 +83,7 @@ pub async fn get(
         edge.place_stored(conversation, position).await?;
     }
     let up_to = edge.stored_now(conversation.shard()).await?;
+    let reading = edge.answer_room.take(account, page_bytes(limit)).await?;
     let joined = view.member(account)?.joined;
     let mut page = read(edge, conversation, Span { joined, up_to }, around, limit).await?;
     // Asked after reading: whoever has been removed reads nothing that came after, and whoever came back
@@ -97,7 +99,7 @@ pub async fn get(
         _ => None,
     };
     let messages = resources(edge, account, conversation, &stored).await?;
-    Ok(History { messages, next_cursor })
+    Ok((reading, History { messages, next_cursor }))
 }
 
 /// What is read of a conversation: from where its reader joined, as far as all is stored.

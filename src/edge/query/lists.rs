@@ -2,6 +2,7 @@
 
 use super::history::{page_size, resources};
 use super::{behind, floor};
+use crate::edge::answer_room::{Reading, page_bytes, participants_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::{Edge, wire};
@@ -51,7 +52,7 @@ pub async fn get(
     account: AccountId,
     cursor: Option<&str>,
     limit: Option<usize>,
-) -> Outcome<ConversationList> {
+) -> Outcome<(Reading, ConversationList)> {
     let limit = page_size(limit)?;
     let from = cursor.map(parse_cursor).transpose()?;
     edge.watermarks.passed_all(&edge.newest.of_account(account)).await?;
@@ -63,6 +64,10 @@ pub async fn get(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| write_cursor(activity(row)));
+    let members = |row: &InboxRow| if has_shared_head(row) { edge.limits.group_members } else { 2 };
+    let members = rows.iter().map(members).sum();
+    let bytes = page_bytes(rows.len()) + participants_bytes(members);
+    let reading = edge.answer_room.take(account, bytes).await?;
     let entries = rows.into_iter().map(|row| {
         let up_to = stored.get(row.conversation.shard());
         entry(edge, account, row, up_to)
@@ -72,7 +77,7 @@ pub async fn get(
         .try_filter_map(|entry| async move { Ok(entry) })
         .try_collect()
         .await?;
-    Ok(ConversationList { conversations, next_cursor })
+    Ok((reading, ConversationList { conversations, next_cursor }))
 }
 
 /// The conversations of an account that were active last, at most `most`, of those before `from`.

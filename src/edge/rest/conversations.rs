@@ -4,9 +4,8 @@ use super::Api;
 use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader};
 use super::openapi::{ConversationPath, LimitQuery, UserPath};
 use crate::domain::permission::Wish;
-use crate::edge::answer_room::{page_bytes, participants_bytes};
+use crate::edge::answer_room::participants_bytes;
 use crate::edge::command::{account_id, change_conversation, conversation_id, create_conversation};
-use crate::edge::query::history::page_size;
 use crate::edge::query::lists;
 use crate::edge::refused::Outcome;
 use axum::extract::State;
@@ -43,10 +42,7 @@ pub async fn list(
     Reader(me): Reader,
     Query(query): Query<ListQuery>,
 ) -> Outcome<Page<ConversationList>> {
-    let limit = page_size(query.limit)?;
-    let participants = limit * participants_bytes(api.edge.limits.group_members);
-    let reading = api.edge.answer_room.take(me.account, page_bytes(limit) + participants).await?;
-    let page = lists::get(
+    let (reading, page) = lists::get(
         &api.edge,
         me.account,
         query.cursor.as_deref().filter(|cursor| !cursor.is_empty()),

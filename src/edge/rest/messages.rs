@@ -3,7 +3,7 @@
 use super::Api;
 use super::body::{Answer, Caller, Json, NoContent, Page, Path, Query, Reader, once};
 use super::openapi::{ConversationPath, LimitQuery, MessagePath};
-use crate::edge::answer_room::{page_bytes, participants_bytes};
+use crate::edge::answer_room::participants_bytes;
 use crate::edge::command::{conversation_id, delete_message, edit_message, message_id, react, send_message};
 use crate::edge::query::{events as event_query, history as history_query};
 use crate::edge::refused::{Outcome, Refused};
@@ -90,9 +90,8 @@ pub async fn history(
     Query(query): Query<history_query::Query>,
 ) -> Outcome<Page<History>> {
     let conversation = conversation_id(&id, "conversationId")?;
-    let limit = history_query::page_size(query.limit)?;
-    let reading = api.edge.answer_room.take(me.account, page_bytes(limit)).await?;
-    Ok(Page(reading, history_query::get(&api.edge, me.account, conversation, &query).await?))
+    let (reading, page) = history_query::get(&api.edge, me.account, conversation, &query).await?;
+    Ok(Page(reading, page))
 }
 
 /// Where a page of events begins.
@@ -133,8 +132,8 @@ pub async fn events(
     let after = Position::from_u64(query.after.unwrap_or(0));
     let after = after.ok_or_else(|| Refused::invalid("?after", "a position that this server gave"))?;
     let limit = history_query::page_size(query.limit)?;
-    let reading = api.edge.answer_room.take(me.account, page_bytes(limit)).await?;
-    Ok(Page(reading, event_query::get(&api.edge, me.account, conversation, after, limit).await?))
+    let (reading, page) = event_query::get(&api.edge, me.account, conversation, after, limit).await?;
+    Ok(Page(reading, page))
 }
 
 /// Edits a message.

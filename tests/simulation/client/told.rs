@@ -83,7 +83,7 @@ impl Client {
             let asking =
                 async move { query::events::get(&reached, account, conversation.key(), after, 100).await };
             let filled = match ask(&edge, asking).await {
-                Some(Ok(page)) => Some(Filled::Page(page)),
+                Some(Ok((_, page))) => Some(Filled::Page(page)),
                 Some(Err(refused)) if !refused.code.is_retryable() => Some(Filled::Refused),
                 _ => {
                     tokio::time::sleep(Duration::from_millis(500)).await;
