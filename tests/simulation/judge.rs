@@ -104,7 +104,7 @@ async fn history_of(cluster: &Cluster, account: AccountId, conversation: Convers
     let (mut found, mut before) = (Vec::new(), None);
     loop {
         let query = history::Query { limit: Some(7), before: before.take(), ..Default::default() };
-        let Ok(page) = history::get(edge, account, conversation, &query).await else { return found };
+        let Ok((_, page)) = history::get(edge, account, conversation, &query).await else { return found };
         found.extend(page.messages.iter().map(|message| message.message_id));
         match page.next_cursor {
             Some(cursor) => before = Some(cursor),
