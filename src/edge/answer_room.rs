@@ -1,13 +1,12 @@
 //! Room for answers: how much memory the answers to reads may take, on an edge and of each account. An answer counts from
 //! before it is read until its client has taken it: who asks for much and takes none of it, takes from itself.
 
+use super::fair_share::Taken;
 use super::refused::{Outcome, Refused};
 use crate::runtime::metrics::Metrics;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, ErrorCode, limits};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -38,23 +37,13 @@ pub const fn participants_bytes(members: usize) -> usize {
 }
 
 /// The room for answers of one edge.
-pub struct AnswerRoom {
-    room: Arc<Room>,
-    metrics: Metrics,
-}
+pub struct AnswerRoom(Arc<Room>);
 
 struct Room {
     most: usize,
-    taken: Mutex<Taken>,
+    taken: Mutex<Taken<AccountId>>,
     freed: Notify,
     metrics: Metrics,
-}
-
-#[derive(Default)]
-struct Taken {
-    all: usize,
-    /// Those of accounts that have any.
-    of: HashMap<AccountId, usize>,
 }
 
 /// Why there is no room.
@@ -66,7 +55,7 @@ enum Full {
 
 impl Room {
     /// What an account may have in all, as full as it is now.
-    fn share(&self, taken: &Taken) -> usize {
+    fn share(&self, taken: &Taken<AccountId>) -> usize {
         let share = (self.most / SHARES).max(1);
         if taken.all >= self.most / 2 { (share / PART_WHEN_CROWDED).max(1) } else { share }
     }
@@ -76,7 +65,7 @@ impl Room {
         let mut taken = self.taken.lock();
         let share = self.share(&taken);
         let wanted = bytes.clamp(1, share);
-        let own = taken.of.get(&account).copied().unwrap_or(0);
+        let own = taken.of(account);
         if own + wanted > share {
             return Err(Full::Account);
         }
@@ -90,7 +79,7 @@ impl Room {
     /// Takes `bytes` more for an answer that turned out to be larger; false where that is more than there is.
     fn take_more(&self, account: AccountId, bytes: usize) -> bool {
         let mut taken = self.taken.lock();
-        let own = taken.of.get(&account).copied().unwrap_or(0);
+        let own = taken.of(account);
         let fits = own + bytes <= self.share(&taken) && taken.all + bytes <= self.most;
         if fits {
             self.add(&mut taken, account, bytes);
@@ -98,9 +87,8 @@ impl Room {
         fits
     }
 
-    fn add(&self, taken: &mut Taken, account: AccountId, bytes: usize) {
-        taken.all += bytes;
-        *taken.of.entry(account).or_default() += bytes;
+    fn add(&self, taken: &mut Taken<AccountId>, account: AccountId, bytes: usize) {
+        taken.add(Some(account), bytes);
         self.metrics.answer_bytes.inc_by(bytes as i64);
     }
 
@@ -108,15 +96,7 @@ impl Room {
         if bytes == 0 {
             return;
         }
-        let mut taken = self.taken.lock();
-        taken.all -= bytes;
-        if let Entry::Occupied(mut own) = taken.of.entry(account) {
-            *own.get_mut() -= bytes;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
-        drop(taken);
+        self.taken.lock().give_back(Some(account), bytes);
         self.metrics.answer_bytes.dec_by(bytes as i64);
         self.freed.notify_waiters();
     }
@@ -126,7 +106,7 @@ impl AnswerRoom {
     #[must_use]
     pub fn new(bytes_most: usize, metrics: Metrics) -> Self {
         let (taken, freed) = (Mutex::default(), Notify::new());
-        Self { room: Arc::new(Room { most: bytes_most, taken, freed, metrics: metrics.clone() }), metrics }
+        Self(Arc::new(Room { most: bytes_most, taken, freed, metrics }))
     }
 
     /// Waits for room for an answer of `bytes`. Taken when nothing but reading is left to wait for: what waits for the
@@ -138,11 +118,11 @@ impl AnswerRoom {
         let mut full = Full::Edge;
         let waiting = async {
             loop {
-                let mut freed = std::pin::pin!(self.room.freed.notified());
+                let mut freed = std::pin::pin!(self.0.freed.notified());
                 // Before looking: what is freed in between is not missed.
                 freed.as_mut().enable();
-                match self.room.take(account, bytes) {
-                    Ok(bytes) => return Reading { room: self.room.clone(), account, bytes },
+                match self.0.take(account, bytes) {
+                    Ok(bytes) => return Reading { room: self.0.clone(), account, bytes },
                     Err(why) => full = why,
                 }
                 freed.await;
@@ -157,13 +137,13 @@ impl AnswerRoom {
     fn refused(&self, full: Full) -> Refused {
         match full {
             Full::Account => {
-                self.metrics.limit_hit("account_answer_bytes");
+                self.0.metrics.limit_hit("account_answer_bytes");
                 let detail =
                     "This account's other answers are as much as it may ask for at once: take them first.";
                 Refused::new(ErrorCode::RateLimited, detail)
             }
             Full::Edge => {
-                self.metrics.limit_hit("answer_bytes");
+                self.0.metrics.limit_hit("answer_bytes");
                 Refused::new(ErrorCode::Unavailable, "This server answers as much as it can now. Try again.")
             }
         }
@@ -259,23 +239,23 @@ mod tests {
         drop(part);
         assert!(on_its_way.done.is_cancelled());
         drop(room.take(account(1), usize::MAX).await.unwrap());
-        assert_eq!(room.metrics.answer_bytes.get(), 0);
-        assert!(room.room.taken.lock().of.is_empty());
+        assert_eq!(room.0.metrics.answer_bytes.get(), 0);
+        assert!(room.0.taken.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_keeps_what_it_needs_and_no_more() {
         let room = room();
         let (small, _) = room.take(account(1), MIB).await.unwrap().answer(vec![b' '; 1_000]).unwrap();
-        assert_eq!(room.metrics.answer_bytes.get(), 1_000);
+        assert_eq!(room.0.metrics.answer_bytes.get(), 1_000);
         // What JSON escapes makes an answer larger than anybody could know before.
         let (large, _) = room.take(account(1), 1_000).await.unwrap().answer(vec![b' '; 6_000]).unwrap();
-        assert_eq!(room.metrics.answer_bytes.get(), 7_000);
+        assert_eq!(room.0.metrics.answer_bytes.get(), 7_000);
         let too_large = room.take(account(1), 1_000).await.unwrap().answer(vec![b' '; MIB]);
         assert_eq!(too_large.err().map(|refused| refused.code), Some(ErrorCode::Unavailable));
-        assert_eq!(room.metrics.answer_bytes.get(), 7_000);
+        assert_eq!(room.0.metrics.answer_bytes.get(), 7_000);
         drop((small, large));
-        assert_eq!(room.metrics.answer_bytes.get(), 0);
+        assert_eq!(room.0.metrics.answer_bytes.get(), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -283,7 +263,7 @@ mod tests {
         let room = room();
         let mut held = Vec::new();
         for n in 0..100 {
-            while let Ok(reading) = room.room.take(account(n), MIB) {
+            while let Ok(reading) = room.0.take(account(n), MIB) {
                 held.push((n, reading));
             }
         }
@@ -291,7 +271,7 @@ mod tests {
         assert_eq!(held.len(), 8 + 64, "an eighth of a share each, of the other half");
         assert_eq!(refusal(&room, 200, 1).await, ErrorCode::Unavailable);
         let (n, bytes) = held.pop().unwrap();
-        room.room.give_back(account(n), bytes);
+        room.0.give_back(account(n), bytes);
         drop(room.take(account(200), 1).await.unwrap());
     }
 

@@ -1,12 +1,7 @@
 //! The address that a client comes from, also behind proxies: what is counted of those who have not signed in.
 
-use super::refused::Refused;
-use super::rest::Api;
 use crate::runtime::config::Networks;
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap};
-use std::convert::Infallible;
 use std::net::IpAddr;
 
 /// Where each proxy says whom it speaks for: the first on the left, and each proxy adds whom it heard on the right.
@@ -78,27 +73,6 @@ impl ClientAddress {
     pub fn in_extensions(extensions: &Extensions) -> Self {
         // Every request comes by the listener, which puts it there; else all would share one.
         extensions.get().copied().unwrap_or(Self(IpAddr::from([0, 0, 0, 0])))
-    }
-}
-
-impl FromRequestParts<Api> for ClientAddress {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Infallible> {
-        Ok(Self::in_extensions(&parts.extensions))
-    }
-}
-
-/// A try to sign up or log in that was counted, before its body is read.
-pub struct SignInTry;
-
-impl FromRequestParts<Api> for SignInTry {
-    type Rejection = Refused;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
-        let from = ClientAddress::in_extensions(&parts.extensions);
-        api.edge.admission.sign_in(from, api.edge.clock.now()).await?;
-        Ok(Self)
     }
 }
 

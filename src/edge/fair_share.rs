@@ -3,6 +3,7 @@
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::Arc;
 
 /// Once half of the places are taken, a client has one of so many of them at most. A flood from one address so leaves
@@ -15,14 +16,51 @@ const SHARE_LEAST: usize = 4;
 #[derive(Clone)]
 pub struct FairShare {
     most: usize,
-    taken: Arc<Mutex<TakenPlaces>>,
+    /// By client: [`super::client_address::ClientAddress::site`].
+    taken: Arc<Mutex<Taken<u128>>>,
 }
 
-#[derive(Default)]
-struct TakenPlaces {
-    all: usize,
-    /// By client: [`super::client_address::ClientAddress::site`].
-    of: HashMap<u128, usize>,
+/// How much is taken, in all and by whom.
+pub struct Taken<K> {
+    pub all: usize,
+    /// Of those who have any.
+    of: HashMap<K, usize>,
+}
+
+impl<K> Default for Taken<K> {
+    fn default() -> Self {
+        Self { all: 0, of: HashMap::new() }
+    }
+}
+
+impl<K: Copy + Eq + Hash> Taken<K> {
+    #[must_use]
+    pub fn of(&self, who: K) -> usize {
+        self.of.get(&who).copied().unwrap_or(0)
+    }
+
+    /// `None` stands for many: it counts only in all.
+    pub fn add(&mut self, who: Option<K>, amount: usize) {
+        self.all += amount;
+        if let Some(who) = who {
+            *self.of.entry(who).or_default() += amount;
+        }
+    }
+
+    pub fn give_back(&mut self, who: Option<K>, amount: usize) {
+        self.all -= amount;
+        if let Some(Entry::Occupied(mut own)) = who.map(|who| self.of.entry(who)) {
+            *own.get_mut() -= amount;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.all == 0 && self.of.is_empty()
+    }
 }
 
 impl FairShare {
@@ -36,16 +74,13 @@ impl FairShare {
     #[must_use]
     pub fn take(&self, client: Option<u128>) -> Option<TakenPlace> {
         let mut taken = self.taken.lock();
-        let own = client.and_then(|client| taken.of.get(&client).copied()).unwrap_or(0);
+        let own = client.map_or(0, |client| taken.of(client));
         let crowded = taken.all >= self.most / 2;
         let most = if crowded { (self.most / PART_WHEN_CROWDED).max(SHARE_LEAST) } else { self.most };
         if taken.all >= self.most || own >= most {
             return None;
         }
-        taken.all += 1;
-        if let Some(client) = client {
-            *taken.of.entry(client).or_default() += 1;
-        }
+        taken.add(client, 1);
         Some(TakenPlace { client, taken: self.taken.clone() })
     }
 }
@@ -53,20 +88,12 @@ impl FairShare {
 /// A place, free again when this is dropped.
 pub struct TakenPlace {
     client: Option<u128>,
-    taken: Arc<Mutex<TakenPlaces>>,
+    taken: Arc<Mutex<Taken<u128>>>,
 }
 
 impl Drop for TakenPlace {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock();
-        taken.all -= 1;
-        let own = self.client.map(|client| taken.of.entry(client));
-        if let Some(Entry::Occupied(mut own)) = own {
-            *own.get_mut() -= 1;
-            if *own.get() == 0 {
-                own.remove();
-            }
-        }
+        self.taken.lock().give_back(self.client, 1);
     }
 }
 

@@ -247,9 +247,9 @@ impl Session {
     }
 
     /// A command came too fast. Who does not heed being told so is sent away.
-    pub fn unheeded(&self, uptime_ms: u64, retry_after_s: u64) {
+    pub fn unheeded(&self, uptime_ms: u64, refused: &Refused) {
         if self.unheeded.take(UNHEEDED, uptime_ms).is_err() {
-            let wait_ms = retry_after_s * 1_000;
+            let wait_ms = refused.retry_after.unwrap_or(1) * 1_000;
             self.close(CloseCode::TooMany, format!("{{\"reconnectAfterMs\":{wait_ms}}}"));
         }
     }
@@ -267,9 +267,7 @@ impl Session {
     /// # Errors
     /// Too many of them.
     pub fn no_command(&self, uptime_ms: u64) -> Outcome<()> {
-        self.small_talk(uptime_ms).inspect_err(|refused| {
-            self.unheeded(uptime_ms, refused.retry_after.unwrap_or(1));
-        })
+        self.small_talk(uptime_ms).inspect_err(|refused| self.unheeded(uptime_ms, refused))
     }
 
     /// False where it has joined too many.

@@ -129,7 +129,7 @@ pub async fn handle(
             };
             edge.metrics.refused(refused.code);
             if refused.code == ErrorCode::RateLimited {
-                session.unheeded(edge.uptime_ms(), refused.retry_after.unwrap_or(1));
+                session.unheeded(edge.uptime_ms(), &refused);
             }
             Answer::from(&refused)
         }

@@ -2,17 +2,31 @@
 
 use super::Api;
 use super::body::{Answer, Json};
-use crate::edge::client_address::SignInTry;
+use crate::edge::client_address::ClientAddress;
 use crate::edge::refused::{Outcome, Refused};
 use crate::people::People;
 use crate::people::own::{LogInError, OwnPeople, SignUpError};
 use crate::people::password::Password;
 use crate::store::Store;
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
+use axum::http::request::Parts;
 use reedi_protocol::command::{Login, SignUp};
 use reedi_protocol::resource::Session;
 use reedi_protocol::text::{Name, TextError, Username};
 use reedi_protocol::{AccountId, ErrorCode};
+
+/// A try to sign up or log in that was counted, before its body is read.
+pub struct SignInTry;
+
+impl FromRequestParts<Api> for SignInTry {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Refused> {
+        let from = ClientAddress::in_extensions(&parts.extensions);
+        api.edge.admission.sign_in(from, api.edge.clock.now()).await?;
+        Ok(Self)
+    }
+}
 
 /// Makes an account of its own.
 ///

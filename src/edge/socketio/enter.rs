@@ -1,7 +1,7 @@
 //! Enter: who a client is, before it is told that it is connected; then its session.
 
 use super::Door;
-use super::front::{Arrival, Polled};
+use super::front::{Arrival, Noted};
 use super::inbox::{Asked, Asking, Inbox, Put, Taken};
 use super::refusal::NotLetIn;
 use crate::edge::connection::Present;
@@ -53,7 +53,7 @@ pub struct Auth {
 pub struct Entered {
     session: Arc<Session>,
     present: Arc<Mutex<Option<Present>>>,
-    _polled: Option<Arc<Polled>>,
+    _polled: Option<Arc<Noted>>,
     pub inbox: Arc<Inbox>,
 }
 
@@ -89,7 +89,7 @@ pub async fn enter(
     present.session.heard_by_transport();
     let inbox = Arc::new(Inbox::new(door.edge.limits.outbox.bytes));
     let session = present.session.clone();
-    let polled = Polled::note(&door, &socket).map(Arc::new);
+    let polled = door.note_polled(&socket).map(Arc::new);
     let entered = Entered { session, present: Arc::new(Mutex::new(Some(present))), _polled: polled, inbox };
     socket.extensions.insert(entered);
     // Before the client hears that it is connected: nothing it sends or does is missed.

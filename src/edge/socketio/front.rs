@@ -1,9 +1,9 @@
 //! The requests of Engine.IO, which carries Socket.IO: handshakes, polls and upgrades. Each connection
 //! that comes is counted until it has authenticated, and can be ended.
 
-use super::Door;
 use super::refusal::undisguised;
 use super::wire::{Carried, Carries, Cut, Wire};
+use super::{Door, Sessions};
 use crate::edge::admission::WaitingSocket;
 use crate::edge::client_address::ClientAddress;
 use crate::edge::refused::{Outcome, Refused};
@@ -83,50 +83,23 @@ async fn of_stranger(body: Body) -> Outcome<Body> {
     Ok(Body::from(whole.to_bytes()))
 }
 
-/// A body that is posted to a session; one at a time, as Socket.IO's own server has it: what a session posts is taken
-/// in order, and takes no more memory than one body.
-struct Posting {
-    door: Arc<Door>,
+/// A session's id among those of a set, for as long as this lives.
+pub struct Noted {
+    among: Sessions,
     sid: String,
 }
 
-impl Posting {
-    fn begin(door: &Arc<Door>, sid: &str) -> Outcome<Self> {
-        if !door.posting.lock().insert(sid.to_owned()) {
-            let detail = "This session's last POST is still under way: send one after the other.";
-            return Err(Refused::new(ErrorCode::Malformed, detail));
-        }
-        Ok(Self { door: door.clone(), sid: sid.to_owned() })
+impl Noted {
+    /// `None` where it stands there already.
+    fn note(among: &Sessions, sid: String) -> Option<Self> {
+        let is_new = among.lock().insert(sid.clone());
+        is_new.then(|| Self { among: among.clone(), sid })
     }
 }
 
-impl Drop for Posting {
+impl Drop for Noted {
     fn drop(&mut self) {
-        self.door.posting.lock().remove(&self.sid);
-    }
-}
-
-/// A session that came by polling and was let in, for as long as this lives.
-pub struct Polled {
-    door: Arc<Door>,
-    sid: String,
-}
-
-impl Polled {
-    /// `None` for one that came by WebSocket. How it came is what counts: by now it may have upgraded.
-    pub fn note(door: &Arc<Door>, socket: &Socket<LocalAdapter>) -> Option<Self> {
-        let arrival = socket.req_parts().extensions.get::<Arc<Arrival>>();
-        arrival.is_some_and(|arrival| arrival.cut.is_none()).then(|| {
-            let sid = socket.id.to_string();
-            door.polled.lock().insert(sid.clone());
-            Self { door: door.clone(), sid }
-        })
-    }
-}
-
-impl Drop for Polled {
-    fn drop(&mut self) {
-        self.door.polled.lock().remove(&self.sid);
+        self.among.lock().remove(&self.sid);
     }
 }
 
@@ -147,7 +120,7 @@ impl Door {
         parts.extensions.remove::<OnUpgrade>();
         let is_post = parts.method == Method::POST;
         let _posting = match &sid {
-            Some(sid) if is_post => Some(Posting::begin(self, sid)?),
+            Some(sid) if is_post => Some(self.begin_posting(sid)?),
             _ => None,
         };
         let is_known = sid.as_ref().is_some_and(|sid| self.polled.lock().contains(sid));
@@ -166,6 +139,25 @@ impl Door {
             Ok(response) => Ok(response.map(|body| Body::new(body.map_frame(undisguised_frame)))),
             Err(never) => match never {},
         }
+    }
+
+    /// A body is posted to a session: one at a time, as Socket.IO's own server has it. What a session posts is taken in
+    /// order, and takes no more memory than one body.
+    fn begin_posting(&self, sid: &str) -> Outcome<Noted> {
+        Noted::note(&self.posting, sid.to_owned()).ok_or_else(|| {
+            let detail = "This session's last POST is still under way: send one after the other.";
+            Refused::new(ErrorCode::Malformed, detail)
+        })
+    }
+
+    /// A session that came by polling was let in; `None` for one that came by WebSocket. How it came is what counts: by
+    /// now it may have upgraded.
+    pub fn note_polled(&self, socket: &Socket<LocalAdapter>) -> Option<Noted> {
+        let arrival = socket.req_parts().extensions.get::<Arc<Arrival>>()?;
+        if arrival.cut.is_some() {
+            return None;
+        }
+        Noted::note(&self.polled, socket.id.to_string())
     }
 
     /// What socketioxide is given of a handshake, and keeps: nothing of the headers but the token.

@@ -51,14 +51,17 @@ pub struct SocketIoDoor {
     io: SocketIo,
 }
 
+/// Session ids.
+type Sessions = Arc<Mutex<HashSet<String>>>;
+
 struct Door {
     edge: Arc<Edge>,
     service: SocketIoService<Router>,
     /// Connections that were polled before, by session id.
     upgraded: Mutex<HashMap<String, Cut>>,
     /// Sessions that came by polling and were let in, and those that have a POST under way, by session id.
-    polled: Mutex<HashSet<String>>,
-    posting: Mutex<HashSet<String>>,
+    polled: Sessions,
+    posting: Sessions,
     conversations: TaskTracker,
 }
 
@@ -87,8 +90,8 @@ impl SocketIoDoor {
             edge,
             service,
             upgraded: Mutex::default(),
-            polled: Mutex::default(),
-            posting: Mutex::default(),
+            polled: Sessions::default(),
+            posting: Sessions::default(),
             conversations: TaskTracker::new(),
         });
         let (at_the_door, inside) = (door.clone(), door.clone());
