@@ -170,6 +170,15 @@ mod tests {
             let _ = CommandFrame::decode(&text);
             let _ = ServerFrame::decode(&text);
         }
+
+        #[test]
+        fn a_number_is_the_same_number_when_passed_on(number in proptest::num::f64::NORMAL) {
+            let text = format!(r#"{{"ack":1,"data":{{"ok":true,"number":{number:?}}}}}"#);
+            let Ok(ServerFrame::Answer { answer, .. }) = ServerFrame::decode(&text) else {
+                panic!("not an answer");
+            };
+            prop_assert_eq!(answer.fields["number"].as_f64(), Some(number));
+        }
     }
 
     #[test]
