@@ -28,7 +28,7 @@ have-cargo:
 
 run: have-cargo ## build and start the service on 127.0.0.1:8080 with everything embedded
 	@cargo build --release --bin reedi
-	exec ./target/release/reedi dev
+	exec "$${CARGO_TARGET_DIR:-target}/release/reedi" dev
 
 test: have-cargo ## every test, with the real components (installs them into .cache)
 	@exec tests/run
