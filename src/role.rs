@@ -22,9 +22,10 @@ use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
 use crate::people::People;
 use crate::presence::PresenceStore;
 use crate::rate_limit::{Rate, RateLimit};
+use crate::runtime::backoff::Backoff;
 use crate::runtime::clock::LogClock;
 use crate::runtime::config::{Config, ConfigErrors, LimitsConfig, SealKeys};
-use crate::runtime::health::Readiness;
+use crate::runtime::health::{Part, Readiness};
 use crate::runtime::metrics::Metrics;
 use crate::runtime::random;
 use crate::runtime::shutdown::Shutdown;
@@ -146,8 +147,11 @@ pub async fn start_edge(
         metrics: shared.metrics.clone(),
         limits,
     });
-    edge.start().await?;
-    watch_readiness(edge.clone(), &shared.readiness);
+    for task in edge.start().await? {
+        shared.shutdown.supervise("a task of the edge", task);
+    }
+    shared.shutdown.supervise("the watch on the edge", watch_readiness(edge.clone(), &shared.readiness));
+    fetch_keys(edge.verifier.clone(), shared.readiness.part("keys"));
     let door = SocketIoDoor::open(edge.clone());
     let router = rest::router(Api { edge: edge.clone(), signer }).merge(door.router());
     let router = router.layer(rest::cors(&config.process.cors_origins));
@@ -168,10 +172,23 @@ pub async fn start_edge(
         };
         tokio::join!(serving, saying_goodbye);
     });
-    Ok((edge, running))
+    Ok((edge, shared.shutdown.supervise("the edge", running)))
 }
 
-fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
+/// An edge that cannot verify a token is ready for nobody. Once it could, it keeps what it knows.
+fn fetch_keys(verifier: Verifier, part: Part) {
+    part.lacks("the keys that verify tokens have not been fetched yet");
+    tokio::spawn(async move {
+        let mut backoff = Backoff::for_parts();
+        while let Err(error) = verifier.fetch_keys().await {
+            part.lacks(format!("the keys that verify tokens cannot be fetched: {error}"));
+            tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
+        }
+        part.ready();
+    });
+}
+
+fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) -> Running {
     let part = readiness.part("edge");
     part.lacks("it has only just started");
     tokio::spawn(async move {
@@ -180,7 +197,7 @@ fn watch_readiness(edge: Arc<Edge>, readiness: &Readiness) {
             part.set(if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) });
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    });
+    })
 }
 
 /// Starts a delivery worker.
@@ -196,10 +213,8 @@ pub fn start_delivery(shared: &Shared) -> Running {
     };
     let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string(), reading.health());
     let shutdown = shared.shutdown.clone();
-    tokio::spawn(async move {
-        delivery.run(owned, shutdown).await;
-        let _ = keeping.await;
-    })
+    let working = tokio::spawn(delivery.run(owned, shutdown.clone()));
+    run_worker("delivery", working, keeping, &shutdown)
 }
 
 /// Starts a writer.
@@ -216,9 +231,17 @@ pub fn start_writer(shared: &Shared) -> Running {
     let name = format!("writer-{:016x}", random::rng().next_u64());
     let (owned, keeping) = start_keeper(shared, ShardedRole::Writer, name, reading.health());
     let shutdown = shared.shutdown.clone();
+    let working = tokio::spawn(writer.run(owned, shutdown.clone()));
+    run_worker("the writer", working, keeping, &shutdown)
+}
+
+/// One that works and one that keeps its leases: where either ends alone the process leaves, and the leases go to
+/// somebody who works.
+fn run_worker(what: &'static str, working: Running, keeping: Running, shutdown: &Shutdown) -> Running {
+    let working = shutdown.supervise(what, working);
+    let keeping = shutdown.supervise("the keeper of leases", keeping);
     tokio::spawn(async move {
-        writer.run(owned, shutdown).await;
-        let _ = keeping.await;
+        let _ = tokio::join!(working, keeping);
     })
 }
 

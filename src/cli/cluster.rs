@@ -28,7 +28,7 @@ pub fn run(role: &str, matches: &ArgMatches) -> Result<(), String> {
         };
         tracing::info!(role, address = ?member.address, admin = %member.admin_address, "running");
         member.ended().await;
-        Ok(())
+        super::ended(&shutdown)
     })
 }
 

@@ -19,8 +19,18 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        let single = single::start(config, shutdown).await.map_err(|e| e.to_string())?;
-        single.shared.readiness.until_ready().await;
+        let single = tokio::select! {
+            single = single::start(config, shutdown.clone()) => single.map_err(|e| e.to_string())?,
+            () = shutdown.draining() => return super::ended(&shutdown),
+        };
+        tokio::select! {
+            () = single.shared.readiness.until_ready() => {}
+            // Who leaves takes no leases, and so would never be ready.
+            () = shutdown.draining() => {
+                single.ended().await;
+                return super::ended(&shutdown);
+            }
+        }
         let Some(address) = single.address else { return Ok(()) };
         println!(
             "Reedi listens on http://{address}, with its data in {folder}.\n\n\
@@ -34,6 +44,6 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
             admin = single.admin_address,
         );
         single.ended().await;
-        Ok(())
+        super::ended(&shutdown)
     })
 }

@@ -8,6 +8,7 @@ mod token;
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use reedi::runtime::config::{self, Effective, Inputs};
+use reedi::runtime::shutdown::Shutdown;
 use std::process::ExitCode;
 
 const ABOUT: &str = "Reedi Messaging: direct and group chat that a company runs on its own machines";
@@ -106,6 +107,11 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How a process that has left ends: well, unless it had to leave.
+fn ended(shutdown: &Shutdown) -> Result<(), String> {
+    shutdown.failure().map_or(Ok(()), |why| Err(why.to_owned()))
 }
 
 fn effective(matches: &ArgMatches) -> Result<Effective, String> {

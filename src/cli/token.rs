@@ -15,7 +15,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
             );
         }
         let folder = super::effective(matches)?.config.process.data_dir;
-        auth.hs256_secret = Some(own_secrets::signing_secret(&folder).map_err(|e| e.to_string())?);
+        auth.hs256_secret = Some(own_secrets::existing_signing_secret(&folder).map_err(|e| e.to_string())?);
     }
     let signer = Signer::new(&auth, LogClock::from_system()).ok_or("there is no secret to sign with")?;
     let account =

@@ -41,13 +41,16 @@ impl Delivery {
         let (frames, _) = broadcast::channel(crate::edge_link::QUEUE_FRAMES);
         for slice in slices {
             let inbound = relay(frames.subscribe());
-            tasks.push(tokio::spawn(self.clone().run_slice(slice, owned.clone(), inbound, shutdown.clone())));
+            let task = tokio::spawn(self.clone().run_slice(slice, owned.clone(), inbound, shutdown.clone()));
+            tasks.push(shutdown.supervise("a slice of delivery", task));
         }
         let listening = tokio::spawn(self.clone().listen(frames));
+        let stop_listening = listening.abort_handle();
+        shutdown.supervise("listening to edges", listening);
         for task in tasks {
             let _ = task.await;
         }
-        listening.abort();
+        stop_listening.abort();
     }
 
     /// Gives what edges say to every slice.

@@ -32,11 +32,11 @@ pub mod wire;
 
 use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError, ToEdge};
 use crate::log::Log;
-use crate::log::measure::measure;
+use crate::log::measure::{again_after, measure};
 use crate::people::People;
 use crate::presence::PresenceStore;
 use crate::rate_limit::RateLimit;
-use crate::runtime::clock::{LogClock, MEASURE_EVERY};
+use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::random;
 use crate::store::Store;
@@ -227,13 +227,11 @@ impl Edge {
     }
 
     async fn measure_clock(self: Arc<Self>) {
-        let pause_when_away = Duration::from_secs(1);
         loop {
             let answered = measure(&self.appender.log, &self.clock, &self.metrics).await;
             self.log_answers.store(answered, Ordering::Relaxed);
             // Asked far more often than the clock drifts: it is also how readiness learns of the log.
-            let pause = if answered { MEASURE_EVERY.min(Duration::from_secs(2)) } else { pause_when_away };
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(again_after(answered).min(Duration::from_secs(2))).await;
         }
     }
 

@@ -13,6 +13,8 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The log is asked so often for one measurement, unless it answers at once: a time is as exact as its answer was
 /// quick, and who came first to which edge is judged by clocks of different edges.
 const ASKED_MOST: usize = 5;
+/// Until the log's time is known a process goes by its own: it is asked soon again.
+const AGAIN_WHEN_AWAY: Duration = Duration::from_secs(1);
 /// An answer that is quick enough.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
@@ -49,11 +51,17 @@ where
     Some((log_time.plus_millis(since_ms), round_trip))
 }
 
+/// How long after a measurement that had an answer, or none, the log is asked again.
+#[must_use]
+pub fn again_after(answered: bool) -> Duration {
+    if answered { MEASURE_EVERY } else { AGAIN_WHEN_AWAY }
+}
+
 /// Measures for as long as it is polled; for roles that need not know whether the log answers.
 pub async fn keep_measuring(log: Log, clock: LogClock, metrics: Metrics) {
     loop {
-        measure(&log, &clock, &metrics).await;
-        tokio::time::sleep(MEASURE_EVERY).await;
+        let answered = measure(&log, &clock, &metrics).await;
+        tokio::time::sleep(again_after(answered)).await;
     }
 }
 
@@ -69,6 +77,12 @@ mod tests {
     use super::*;
     use crate::log::embedded::EmbeddedLog;
     use reedi_protocol::Epoch;
+
+    #[test]
+    fn a_log_that_did_not_answer_is_asked_soon_again() {
+        assert_eq!(again_after(false), Duration::from_secs(1));
+        assert_eq!(again_after(true), MEASURE_EVERY);
+    }
 
     #[test]
     fn an_offset_has_a_sign() {

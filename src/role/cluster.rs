@@ -25,7 +25,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::shutdown::Shutdown;
 use crate::store::cql::{CqlConfig, CqlStore};
 use crate::store::{Claimed, EpochRow, Epochs as _, Store, Watermarks as _};
-use reedi_protocol::Epoch;
+use reedi_protocol::{Epoch, Position, Shard};
 use std::time::Duration;
 
 /// How often the outside parts are looked at for readiness.
@@ -71,8 +71,10 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     let config = process.config.clone();
     let store = Store::Cql(connect_store(&config, &store_part).await?);
     let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
-    let (log, link, ownership) = connect_nats(&config, &store, &epoch).await?;
-    tokio::spawn(watch_parts(store.clone(), log.clone(), link.clone(), store_part, nats_part));
+    let watermarks = watermarks(&store, &store_part).await;
+    let (log, link, ownership) = connect_nats(&config, &watermarks, &epoch).await?;
+    let watching = watch_parts(store.clone(), log.clone(), link.clone(), store_part, nats_part);
+    process.shutdown.supervise("the watch on outside parts", tokio::spawn(watching));
     let edge = match roles.edge {
         true => Some(edge_parts(&config, &store, &process.metrics).await?),
         false => None,
@@ -123,9 +125,26 @@ async fn current_epoch(store: &Store, slices: u16, part: &Part) -> Result<EpochR
     }
 }
 
+/// How far the store has each shard, which the log must not end before (rule P9): without it nothing would be checked.
+async fn watermarks(store: &Store, part: &Part) -> Vec<(Shard, Position)> {
+    let mut backoff = Backoff::for_parts();
+    loop {
+        match store.watermarks().await {
+            Ok(watermarks) => {
+                part.ready();
+                return watermarks;
+            }
+            Err(error) => {
+                part.lacks(format!("the watermarks cannot be read ({error})"));
+                tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
+            }
+        }
+    }
+}
+
 async fn connect_nats(
     config: &Config,
-    store: &Store,
+    watermarks: &[(Shard, Position)],
     epoch: &EpochRow,
 ) -> Result<(NatsLog, NatsLink, NatsOwnership), RoleError> {
     let name = config.nats.name.as_str();
@@ -138,8 +157,7 @@ async fn connect_nats(
         max_bytes: config.nats.max_bytes.bytes(),
         append_connections: 1,
     };
-    let watermarks = store.watermarks().await.unwrap_or_default();
-    let log = NatsLog::connect(log_config, epoch.epoch, &epoch.incarnations, &watermarks).await?;
+    let log = NatsLog::connect(log_config, epoch.epoch, &epoch.incarnations, watermarks).await?;
     let link = NatsLink::connect(&nats, namespace.clone()).await?;
     let ownership_config =
         NatsOwnershipConfig { nats, namespace, replicas: config.nats.replicas, epoch: epoch.epoch };

@@ -49,7 +49,7 @@ pub struct Process {
     pub metrics: Metrics,
     pub readiness: Readiness,
     roles: Roles,
-    shutdown: Shutdown,
+    pub(super) shutdown: Shutdown,
     listener: Option<TcpListener>,
     admin_address: SocketAddr,
 }
@@ -65,7 +65,15 @@ impl Process {
         let listener = if roles.edge { Some(bind(config.process.listen).await?) } else { None };
         let admin = bind(config.process.admin_listen).await?;
         let admin_address = admin.local_addr().unwrap_or(config.process.admin_listen);
-        tokio::spawn(health::serve(admin, readiness.clone(), metrics.clone()));
+        // At once, so that probes find them lacking while the outside parts are waited for.
+        let _ = readiness.part(if roles.edge { "edge" } else { "roles" });
+        let serving = health::serve(admin, readiness.clone(), metrics.clone());
+        let serving = tokio::spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "probes cannot be answered");
+            }
+        });
+        shutdown.supervise("the admin listener", serving);
         Ok(Self { config: Arc::new(config), metrics, readiness, roles, shutdown, listener, admin_address })
     }
 
@@ -122,6 +130,26 @@ impl Member {
     pub async fn ended(self) {
         for role in self.running {
             let _ = role.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::config::Inputs;
+
+    #[tokio::test]
+    async fn a_process_without_its_roles_is_not_ready_whatever_else_is_there() {
+        for (roles, lacks) in [(Roles::EDGE, "edge"), (Roles::ALL, "edge"), (Roles::WRITER, "roles")] {
+            let mut config = Inputs::default().resolve().expect("the defaults work alone").config;
+            config.process.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+            config.process.admin_listen = SocketAddr::from(([127, 0, 0, 1], 0));
+            let process = Process::open(config, roles, Shutdown::new()).await.expect("the ports are free");
+            for part in ["store", "nats"] {
+                process.readiness.part(part).ready();
+            }
+            assert_eq!(process.readiness.missing().into_keys().collect::<Vec<_>>(), [lacks], "{roles:?}");
         }
     }
 }

@@ -10,6 +10,11 @@ use tokio::time::Instant;
 /// in this time.
 pub const MEASURE_EVERY: Duration = Duration::from_secs(30);
 
+/// How far the system's clock and the monotonic one may move apart between two measurements, before it counts as a
+/// pause of the machine that the monotonic one slept through. Slewing by NTP is at most 500 ppm: 15 ms in
+/// [`MEASURE_EVERY`].
+const MOVED_APART: Duration = Duration::from_secs(3);
+
 /// What time it is at the log: this process's monotonic clock and an offset measured against the log
 /// (rule P4), so that steps of the system clock stamp nothing. Clones share it. It follows tokio's
 /// clock, so that a simulation can pause it.
@@ -24,7 +29,29 @@ pub struct LogClock {
 struct AtOrigin {
     ms: u64,
     /// When the log was last asked; `None` while only the system clock is known.
-    measured: Option<Instant>,
+    measured: Option<Moment>,
+}
+
+/// A moment by the clocks of this machine. Not by tokio's: a pause of the machine is none of a simulation's.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    system: SystemTime,
+    monotonic: std::time::Instant,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { system: SystemTime::now(), monotonic: std::time::Instant::now() }
+    }
+
+    /// Whether both clocks have gone on alike since then. A suspended machine's, or a paused guest's, monotonic clock
+    /// may stand still; the system's is set when it wakes.
+    fn goes_on_to(self, later: Self) -> bool {
+        let by_monotonic = later.monotonic.saturating_duration_since(self.monotonic);
+        // Before the first moment only where the clock was set back.
+        let by_system = later.system.duration_since(self.system);
+        by_system.is_ok_and(|by_system| by_monotonic.abs_diff(by_system) <= MOVED_APART)
+    }
 }
 
 impl Default for LogClock {
@@ -60,18 +87,20 @@ impl LogClock {
     /// milliseconds (negative: ahead).
     pub fn measured(&self, log_time: Timestamp, round_trip: Duration) -> i64 {
         let now = Instant::now();
+        let moment = Moment::now();
         let there_now_ms = log_time.as_millis().saturating_add(whole_ms(round_trip / 2));
         let ms = there_now_ms.saturating_sub(whole_ms(now.duration_since(self.origin)));
         let mut at_origin = self.at_origin.write();
         let behind_ms = i128::from(ms) - i128::from(at_origin.ms);
-        *at_origin = AtOrigin { ms, measured: Some(now) };
+        *at_origin = AtOrigin { ms, measured: Some(moment) };
         i64::try_from(behind_ms).unwrap_or(if behind_ms < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// How long ago the log's time was measured; `None` if never.
+    /// Whether the log's time is known: measured, and this machine has not stood still since. By a clock that is not,
+    /// nothing may be stamped: what is stamped too early is void for every reader (rule P4.4).
     #[must_use]
-    pub fn measured_ago(&self) -> Option<Duration> {
-        self.at_origin.read().measured.map(|at| at.elapsed())
+    pub fn is_known(&self) -> bool {
+        self.at_origin.read().measured.is_some_and(|measured| measured.goes_on_to(Moment::now()))
     }
 }
 
@@ -87,7 +116,7 @@ mod tests {
     async fn it_follows_the_log_and_its_own_monotonic_clock() {
         let clock = LogClock::starting_at(Timestamp::from_millis(1_000_000));
         assert_eq!(clock.now().as_millis(), 1_000_000);
-        assert_eq!(clock.measured_ago(), None);
+        assert!(!clock.is_known());
         tokio::time::advance(Duration::from_millis(1_500)).await;
         assert_eq!(clock.now().as_millis(), 1_001_500);
 
@@ -96,8 +125,23 @@ mod tests {
         assert_eq!(same.now().as_millis(), 1_003_010);
         tokio::time::advance(Duration::from_millis(40)).await;
         assert_eq!(same.now().as_millis(), 1_003_050);
-        assert_eq!(same.measured_ago(), Some(Duration::from_millis(40)));
+        assert!(same.is_known());
         assert_eq!(same.measured(Timestamp::from_millis(1_000_000), Duration::ZERO), -3_050);
+    }
+
+    #[test]
+    fn a_machine_that_stood_still_knows_the_time_no_more() {
+        let measured = Moment::now();
+        let later = |system_s, monotonic_s| Moment {
+            system: measured.system + Duration::from_secs(system_s),
+            monotonic: measured.monotonic + Duration::from_secs(monotonic_s),
+        };
+        assert!(measured.goes_on_to(later(30, 30)));
+        assert!(measured.goes_on_to(later(32, 30)), "a clock that is set right a little");
+        assert!(!measured.goes_on_to(later(70, 30)), "40 s of sleep");
+        assert!(!measured.goes_on_to(later(0, 30)), "set back by half a minute");
+        let set_back = Moment { system: measured.system - Duration::from_secs(60), ..later(0, 1) };
+        assert!(!measured.goes_on_to(set_back));
     }
 
     #[test]

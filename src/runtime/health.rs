@@ -89,6 +89,10 @@ impl Readiness {
             return;
         }
         match &lack {
+            // What is missing may change many times a second, as while shards move.
+            Some(lack) if matches!(parts.get(name), Some(Some(_))) => {
+                tracing::debug!(part = name, lack, "still not ready");
+            }
             Some(lack) => tracing::warn!(part = name, lack, "not ready"),
             None if parts.get(name) != Some(&None) => tracing::info!(part = name, "ready"),
             None => {}

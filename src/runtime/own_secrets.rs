@@ -20,6 +20,11 @@ const SECRET_BYTES: usize = 32;
 pub enum OwnSecretError {
     #[error("{}: {source}", .path.display())]
     File { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{} is not there: give the folder of a server that has run (--data-dir), or its secret (--auth-hs256-secret)",
+        .path.display()
+    )]
+    Absent { path: PathBuf },
     #[error("{} holds no such secret; it wants {accepted}", .path.display())]
     Content { path: PathBuf, accepted: String },
 }
@@ -30,6 +35,14 @@ pub enum OwnSecretError {
 /// The file cannot be made or read, or holds something else.
 pub fn signing_secret(data_dir: &Path) -> Result<SigningSecret, OwnSecretError> {
     load_or_make(data_dir, SIGNING_FILE, || random_base64().to_string())
+}
+
+/// The secret that signs own accounts' tokens, of a server that has made it; makes none.
+///
+/// # Errors
+/// There is none, the file cannot be read, or it holds something else.
+pub fn existing_signing_secret(data_dir: &Path) -> Result<SigningSecret, OwnSecretError> {
+    load(data_dir.join(SIGNING_FILE))
 }
 
 /// The key ring that seals content in the clear.
@@ -51,15 +64,21 @@ fn load_or_make<T: Value>(
     make: impl FnOnce() -> String,
 ) -> Result<T, OwnSecretError> {
     let path = dir.join(name);
-    let failed = |source| OwnSecretError::File { path: path.clone(), source };
+    if let Err(error) = std::fs::metadata(&path)
+        && error.kind() == ErrorKind::NotFound
+    {
+        let placed = place(dir, &path, &Zeroizing::new(make()));
+        placed.map_err(|source| OwnSecretError::File { path: path.clone(), source })?;
+    }
+    load(path)
+}
+
+fn load<T: Value>(path: PathBuf) -> Result<T, OwnSecretError> {
     let text = match read_private(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            place(dir, &path, &Zeroizing::new(make())).map_err(failed)?;
-            read_private(&path)
-        }
-        result => result,
+        Ok(text) => Zeroizing::new(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(OwnSecretError::Absent { path }),
+        Err(source) => return Err(OwnSecretError::File { path, source }),
     };
-    let text = Zeroizing::new(text.map_err(failed)?);
     T::parse(text.trim()).ok_or_else(|| OwnSecretError::Content { path, accepted: T::accepted() })
 }
 
@@ -119,6 +138,16 @@ mod tests {
         let keys = seal_keys(&folder.0).unwrap();
         assert_eq!(seal_keys(&folder.0).unwrap(), keys);
         assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 2, "no draft is left");
+    }
+
+    #[test]
+    fn who_only_looks_for_a_secret_makes_none() {
+        let folder = Folder::new("own-secrets-looked-for");
+        let error = existing_signing_secret(&folder.0).unwrap_err();
+        assert!(error.to_string().contains("signing-secret is not there: give the folder"), "{error}");
+        assert!(!folder.0.exists());
+        let made = signing_secret(&folder.0).unwrap();
+        assert_eq!(existing_signing_secret(&folder.0).unwrap(), made);
     }
 
     #[test]

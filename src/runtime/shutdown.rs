@@ -1,12 +1,20 @@
-//! Leaving gracefully: first drain, then stop; a second signal leaves at once.
+//! Leaving gracefully: first drain, then stop; a second signal leaves at once. And leaving because a part of the process
+//! has ended that it cannot do without.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The exit status after a second signal: 128 + SIGINT, as shells count it.
 const EXIT_FORCED: i32 = 130;
+/// The exit status of a process that has not ended by itself.
+const EXIT_OVERDUE: i32 = 1;
+/// What is left when everything was told to stop has this long to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The two moments of leaving. Clones share them.
 ///
@@ -16,6 +24,14 @@ const EXIT_FORCED: i32 = 130;
 pub struct Shutdown {
     draining: CancellationToken,
     stopping: CancellationToken,
+    failure: Arc<OnceLock<String>>,
+}
+
+/// Why a process ends without waiting for what is left in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AtOnce {
+    SecondSignal,
+    Overdue,
 }
 
 impl Shutdown {
@@ -33,6 +49,33 @@ impl Shutdown {
     pub fn stop(&self) {
         self.draining.cancel();
         self.stopping.cancel();
+    }
+
+    /// Begins to drain because the process is of no use any more; the first reason stands.
+    pub fn fail(&self, why: impl Into<String>) {
+        let why = why.into();
+        tracing::error!(why, "the process cannot go on and leaves");
+        let _ = self.failure.set(why);
+        self.drain();
+    }
+
+    /// Why the process had to leave, for its exit status; `None` where it was told to.
+    #[must_use]
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    /// Watches a task that the process cannot do without: one that panics, or ends before the process drains, fails it.
+    /// To abort it is no failure. Ends with the task.
+    pub fn supervise(&self, what: &'static str, task: JoinHandle<()>) -> JoinHandle<()> {
+        let shutdown = self.clone();
+        tokio::spawn(async move {
+            match task.await {
+                Err(error) if error.is_panic() => shutdown.fail(format!("{what} has panicked")),
+                Ok(()) if !shutdown.is_draining() => shutdown.fail(format!("{what} has ended")),
+                Ok(()) | Err(_) => {}
+            }
+        })
     }
 
     #[must_use]
@@ -66,38 +109,65 @@ impl Shutdown {
         &self.stopping
     }
 
-    /// Drains at the first SIGTERM or SIGINT and stops `drain_within` later; a second signal ends the
-    /// process at once. Ends when stopping has begun, whoever began it.
+    /// Drains at the first SIGTERM or SIGINT and stops `drain_within` later. A second signal ends the process at once,
+    /// whenever it comes, and so does the time when what was stopped has still not ended.
     ///
     /// # Errors
     /// The system refuses to tell this process of signals.
-    pub fn on_signals(&self, drain_within: Duration) -> std::io::Result<tokio::task::JoinHandle<()>> {
+    pub fn on_signals(&self, drain_within: Duration) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let (tell, signals) = mpsc::channel(1);
         let shutdown = self.clone();
-        Ok(tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
-                _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
-                () = shutdown.draining() => {}
+        tokio::spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    _ = terminate.recv() => "SIGTERM",
+                    _ = interrupt.recv() => "SIGINT",
+                };
+                if tell.send(name).await.is_err() {
+                    return;
+                }
             }
-            shutdown.drain();
-            let second = async {
-                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        });
+        tokio::spawn(async move {
+            let status = match shutdown.leave(signals, drain_within).await {
+                AtOnce::SecondSignal => EXIT_FORCED,
+                AtOnce::Overdue => EXIT_OVERDUE,
             };
-            tokio::select! {
-                () = second => {
-                    tracing::warn!("second signal: leaving at once");
-                    std::process::exit(EXIT_FORCED);
-                }
-                () = shutdown.stopping() => {}
-                () = tokio::time::sleep_until(Instant::now() + drain_within) => {
-                    tracing::warn!(drain_s = drain_within.as_secs(), "draining took too long: stopping");
-                }
-            }
-            shutdown.stop();
-        }))
+            std::process::exit(status);
+        });
+        Ok(())
     }
+
+    /// Leaves at the first of `signals`, or when somebody else begins to; ends when it must not be waited for any more.
+    async fn leave(&self, mut signals: mpsc::Receiver<&'static str>, drain_within: Duration) -> AtOnce {
+        tokio::select! {
+            Some(name) = signals.recv() => tracing::info!("{name}: draining"),
+            () = self.draining() => {}
+        }
+        self.drain();
+        tokio::select! {
+            Some(_) = signals.recv() => return second_signal(),
+            () = self.stopping() => {}
+            () = tokio::time::sleep_until(Instant::now() + drain_within) => {
+                tracing::warn!(drain_s = drain_within.as_secs(), "draining took too long: stopping");
+            }
+        }
+        self.stop();
+        tokio::select! {
+            Some(_) = signals.recv() => second_signal(),
+            () = tokio::time::sleep(ENDS_WITHIN) => {
+                tracing::error!(after_s = ENDS_WITHIN.as_secs(), "what was stopped has not ended: leaving at once");
+                AtOnce::Overdue
+            }
+        }
+    }
+}
+
+fn second_signal() -> AtOnce {
+    tracing::warn!("second signal: leaving at once");
+    AtOnce::SecondSignal
 }
 
 #[cfg(test)]
@@ -105,17 +175,60 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn draining_comes_first_and_stopping_after_the_time_given() {
-        let shutdown = Shutdown::new();
-        let task = shutdown.on_signals(Duration::from_secs(25)).unwrap();
-        let begun = Instant::now();
+    async fn draining_comes_first_then_stopping_and_then_the_end() {
+        let (shutdown, (_tell, signals)) = (Shutdown::new(), mpsc::channel(1));
+        let (leaving, begun) = (shutdown.clone(), Instant::now());
+        let left = tokio::spawn(async move { leaving.leave(signals, Duration::from_secs(25)).await });
         assert!(!shutdown.is_draining());
         shutdown.clone().drain();
         shutdown.draining().await;
         assert!(!shutdown.is_stopping());
         shutdown.stopping().await;
         assert_eq!(begun.elapsed().as_secs(), 25);
-        task.await.unwrap();
+        assert_eq!(left.await.unwrap(), AtOnce::Overdue, "what hangs is not waited for");
+        assert_eq!(begun.elapsed(), Duration::from_secs(25) + ENDS_WITHIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_counts_before_and_after_everything_was_stopped() {
+        for stopped in [false, true] {
+            let (shutdown, (tell, signals)) = (Shutdown::new(), mpsc::channel(1));
+            let leaving = shutdown.clone();
+            let left = tokio::spawn(async move { leaving.leave(signals, Duration::from_secs(25)).await });
+            tell.send("SIGINT").await.unwrap();
+            shutdown.draining().await;
+            if stopped {
+                shutdown.stopping().await;
+            }
+            tell.send("SIGINT").await.unwrap();
+            assert_eq!(left.await.unwrap(), AtOnce::SecondSignal, "stopped: {stopped}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_needed_and_gone_fails_the_process() {
+        let shutdown = Shutdown::new();
+        shutdown.supervise("one", tokio::spawn(async { panic!("on purpose") })).await.unwrap();
+        assert_eq!(shutdown.failure(), Some("one has panicked"));
+        assert!(shutdown.is_draining());
+
+        let shutdown = Shutdown::new();
+        shutdown.supervise("another", tokio::spawn(async {})).await.unwrap();
+        assert_eq!(shutdown.failure(), Some("another has ended"));
+        shutdown.supervise("one", tokio::spawn(async { panic!("on purpose") })).await.unwrap();
+        assert_eq!(shutdown.failure(), Some("another has ended"), "the first reason stands");
+    }
+
+    #[tokio::test]
+    async fn what_ends_since_the_process_leaves_or_is_aborted_is_no_failure() {
+        let shutdown = Shutdown::new();
+        let task = tokio::spawn(std::future::pending());
+        task.abort();
+        shutdown.supervise("aborted", task).await.unwrap();
+        assert!(shutdown.failure().is_none() && !shutdown.is_draining());
+        shutdown.drain();
+        shutdown.supervise("done", tokio::spawn(async {})).await.unwrap();
+        assert_eq!(shutdown.failure(), None);
     }
 
     #[tokio::test]

@@ -61,15 +61,20 @@ impl Writer {
         let tasks: Vec<_> = slices
             .into_iter()
             .map(|slice| tokio::spawn(self.clone().run_slice(slice, owned.clone(), shutdown.clone())))
+            .map(|task| shutdown.supervise("a slice of the writer", task))
             .collect();
-        let trimming = tokio::spawn(trim::run(self.clone(), owned, shutdown));
+        let trimming = tokio::spawn(trim::run(self.clone(), owned, shutdown.clone()));
+        let stop_trimming = trimming.abort_handle();
+        shutdown.supervise("trimming", trimming);
         let measuring = keep_measuring(self.log.clone(), self.clock.clone(), self.metrics.clone());
         let measuring = tokio::spawn(measuring);
+        let stop_measuring = measuring.abort_handle();
+        shutdown.supervise("measuring the log's clock", measuring);
         for task in tasks {
             let _ = task.await;
         }
-        trimming.abort();
-        measuring.abort();
+        stop_trimming.abort();
+        stop_measuring.abort();
     }
 
     async fn run_slice(self, slice: Slice, owned: watch::Receiver<Owned>, shutdown: Shutdown) {
@@ -209,4 +214,32 @@ impl Writer {
 async fn next_batch(reader: &mut Reader, due: Instant) -> Result<Vec<RawRecord>, ReadError> {
     tokio::time::sleep_until(due).await;
     reader.next(BATCH_MOST).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::EmbeddedLog;
+    use crate::store::embedded::EmbeddedStore;
+    use crate::store::embedded::clock::Clock;
+    use reedi_protocol::Epoch;
+
+    #[tokio::test]
+    async fn a_writer_that_ends_by_itself_fails_its_process() {
+        let clock = LogClock::from_system();
+        let writer = Writer {
+            log: Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "a", clock.now())),
+            store: Store::Embedded(EmbeddedStore::in_memory(Clock::system())),
+            clock,
+            metrics: Metrics::new(),
+            reading: Reading::default(),
+            erase_after: erase::AFTER,
+        };
+        let shutdown = Shutdown::new();
+        let (keeper, owned) = watch::channel(Owned::default());
+        drop(keeper);
+        writer.run(owned, shutdown.clone()).await;
+        assert_eq!(shutdown.failure(), Some("a slice of the writer has ended"));
+        assert!(shutdown.is_draining(), "its leases go to another");
+    }
 }

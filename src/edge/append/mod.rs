@@ -72,6 +72,7 @@ impl Appender {
     /// # Errors
     /// Refused for good, surely not sent, or outcome unknown: the code says which.
     pub async fn send(&self, send: Send<'_>, record: impl Fn(Timestamp) -> Record) -> Outcome<Accepted> {
+        self.knows_the_time()?;
         if send.keyed_by_client {
             match freshness(send.client_message_id, self.clock.now().as_millis()) {
                 Freshness::Fresh => {}
@@ -95,7 +96,7 @@ impl Appender {
                 payload: record.encode(),
                 traceparent: None,
             };
-            match self.publish(append).await {
+            match self.publish(append, stamp).await {
                 Ok(Appended::New(position)) => {
                     return Ok(Accepted { position, stamp, expires_at, duplicate: false });
                 }
@@ -196,7 +197,7 @@ impl Appender {
         let payload = body(stamp).encode();
         let append =
             Append { conversation, lane: Lane::Event, duplicate_key: None, payload, traceparent: None };
-        match self.publish(append).await? {
+        match self.publish(append, stamp).await? {
             Appended::New(position) | Appended::Duplicate(position) => Ok((position, stamp)),
         }
     }
@@ -214,13 +215,20 @@ impl Appender {
             payload: record.encode(),
             traceparent: None,
         };
-        match self.publish(append).await? {
+        match self.publish(append, record.stamp).await? {
             Appended::New(position) | Appended::Duplicate(position) => Ok(position),
         }
     }
 
-    /// Appends under the trace of what is being done.
-    async fn publish(&self, mut append: Append) -> Result<Appended, AppendError> {
+    fn knows_the_time(&self) -> Result<(), AppendError> {
+        let unknown = || AppendError::Unavailable("the log's time is not known yet".into());
+        self.clock.is_known().then_some(()).ok_or_else(unknown)
+    }
+
+    /// Appends what was stamped at `stamp`, under the trace of what is being done.
+    async fn publish(&self, mut append: Append, stamp: Timestamp) -> Result<Appended, AppendError> {
+        // A stamp by a clock that was not set by the log may be too early for every reader.
+        self.knows_the_time()?;
         let stamped = Instant::now();
         let (trace, conversation) = (TraceContext::current(), append.conversation);
         append.traceparent = Some(trace);
@@ -229,8 +237,11 @@ impl Appender {
             Ok(appended) => appended?,
             Err(_) => return Err(late()),
         };
-        // A process that was paused in between finds its timer late: judge by the clock.
-        if stamped.elapsed() > ANSWER_WITHIN {
+        // A process that was paused in between finds its timer late: judge by the clock. One whose machine was paused
+        // finds that clock late as well; and the log's time may have been learnt only after the stamp.
+        let off_ms = self.clock.now().as_millis().abs_diff(stamp.as_millis());
+        let is_off = u128::from(off_ms) > ANSWER_WITHIN.as_millis();
+        if stamped.elapsed() > ANSWER_WITHIN || is_off || !self.clock.is_known() {
             return Err(late());
         }
         let (Appended::New(position) | Appended::Duplicate(position)) = appended;
@@ -251,4 +262,82 @@ fn same_request(
     }
     let detail = "This clientMessageId belongs to another message. Make a new one for each message.";
     Err(Refused::new(ErrorCode::IdempotencyKeyReused, detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::embedded::EmbeddedLog;
+    use crate::log::measure::measure;
+    use crate::store::embedded::EmbeddedStore;
+    use crate::store::embedded::clock::Clock;
+    use reedi_protocol::Epoch;
+    use reedi_protocol::resource::ConversationType;
+    use uuid::Uuid;
+
+    const CONVERSATION: ConversationKey = ConversationKey::from_u64(7);
+
+    fn record(stamp: Timestamp) -> Record {
+        Record {
+            conversation: CONVERSATION,
+            kind: ConversationType::Direct,
+            actor: AccountId::new(Uuid::nil()),
+            stamp,
+            digest: RequestDigest([0; 16]),
+            audience: None,
+            body: Body::Tick,
+        }
+    }
+
+    /// A machine whose clock is 40 s behind the log's: what it stamps by that is void for every reader.
+    fn behind_the_log() -> Appender {
+        let clock = LogClock::from_system();
+        let log = EmbeddedLog::in_memory(Epoch::FIRST, "a", clock.now().plus_millis(40_000));
+        let store = Store::Embedded(EmbeddedStore::in_memory(Clock::system()));
+        let watermarks = Watermarks::new(store.clone());
+        Appender::new(Log::Embedded(log), store, clock, watermarks, Metrics::new())
+    }
+
+    #[tokio::test]
+    async fn nothing_is_accepted_before_the_logs_time_is_known() {
+        let appender = behind_the_log();
+        let key = ClientMessageId::parse(&Uuid::now_v7().to_string()).unwrap();
+        let send = Send {
+            sender: AccountId::new(Uuid::nil()),
+            conversation: CONVERSATION,
+            client_message_id: &key,
+            keyed_by_client: true,
+            is_timed: true,
+            digest: RequestDigest([0; 16]),
+        };
+        let refused = appender.send(send, record).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::LogUnavailable);
+        let refused = appender.event(CONVERSATION, record).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::LogUnavailable);
+        let slice = appender.log.slices()[0];
+        assert_eq!(appender.log.state(slice).await.unwrap().last, Position::START, "the log has nothing");
+
+        assert!(measure(&appender.log, &appender.clock, &appender.metrics).await);
+        let (position, _) = appender.event(CONVERSATION, record).await.unwrap();
+        let raw = appender.log.get(CONVERSATION.shard(), position).await.unwrap().unwrap();
+        let read = Entry::decode(raw.position, raw.log_time, &raw.payload);
+        assert!(!matches!(read, Err(NotAnEvent::Late { .. })), "what is accepted is not void: {read:?}");
+    }
+
+    /// The log's time was learnt between stamp and publishing.
+    #[tokio::test]
+    async fn what_was_stamped_long_before_the_answer_is_not_acknowledged() {
+        let appender = behind_the_log();
+        let stamp = appender.clock.now();
+        assert!(measure(&appender.log, &appender.clock, &appender.metrics).await);
+        let append = Append {
+            conversation: CONVERSATION,
+            lane: Lane::Event,
+            duplicate_key: None,
+            payload: record(stamp).encode(),
+            traceparent: None,
+        };
+        let outcome = appender.publish(append, stamp).await;
+        assert!(matches!(outcome, Err(AppendError::OutcomeUnknown(_))), "{outcome:?}");
+    }
 }

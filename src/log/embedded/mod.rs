@@ -42,7 +42,7 @@ pub(super) struct Shared {
     /// To the thread that writes; `None` in memory.
     commits: Option<Sender<Commit>>,
     segments: Option<Arc<Mutex<Segments>>>,
-    clock_base: (Timestamp, Instant),
+    clock: LogTime,
     /// Held for as long as the log is open.
     lock: Option<File>,
 }
@@ -62,6 +62,35 @@ pub enum OpenError {
 
 fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError + '_ {
     move |source| OpenError::Io { path: path.display().to_string(), source }
+}
+
+/// The log's clock: never runs backwards, and can be paused with tokio's. One on a disk goes forward with the system's
+/// clock: the monotonic one stands still while a machine is suspended.
+struct LogTime {
+    base: Mutex<(Timestamp, Instant)>,
+    follows_system: bool,
+}
+
+impl LogTime {
+    fn starting_at(time: Timestamp, follows_system: bool) -> Self {
+        Self { base: Mutex::new((time, Instant::now())), follows_system }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.at(if self.follows_system { system_now() } else { Timestamp::from_millis(0) })
+    }
+
+    /// What time it is where the system's clock shows `system`.
+    fn at(&self, system: Timestamp) -> Timestamp {
+        let mut base = self.base.lock();
+        let (time, now) = (base.0, Instant::now());
+        let time = time.plus_millis(now.duration_since(base.1).as_millis() as u64);
+        if system <= time {
+            return time;
+        }
+        *base = (system, now);
+        system
+    }
 }
 
 fn system_now() -> Timestamp {
@@ -109,11 +138,11 @@ impl EmbeddedLog {
         commits: Option<Sender<Commit>>,
         segments: Option<Arc<Mutex<Segments>>>,
     ) -> Self {
-        let clock_base = (sequencer.last_time(), Instant::now());
+        let follows_system = segments.is_some();
+        let clock = LogTime::starting_at(sequencer.last_time(), follows_system);
         let (durable, _) = watch::channel(sequencer.last());
         let sequencer = Mutex::new(sequencer);
-        let shared =
-            Shared { epoch, incarnation, sequencer, durable, commits, segments, clock_base, lock: None };
+        let shared = Shared { epoch, incarnation, sequencer, durable, commits, segments, clock, lock: None };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -142,9 +171,8 @@ fn incarnation(folder: &Path) -> std::io::Result<String> {
 }
 
 impl Shared {
-    /// The log's clock: never runs backwards, and can be paused with tokio's.
     fn now(&self) -> Timestamp {
-        self.clock_base.0.plus_millis(self.clock_base.1.elapsed().as_millis() as u64)
+        self.clock.now()
     }
 
     fn position(&self, sequence: u64) -> Position {
@@ -299,5 +327,37 @@ impl LogPort for EmbeddedLog {
 
     async fn now(&self) -> Result<Timestamp, ReadError> {
         Ok(self.shared.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn its_time_goes_forward_with_the_systems_and_never_back() {
+        let at = Timestamp::from_millis;
+        let time = LogTime::starting_at(at(1_000_000), true);
+        assert_eq!(time.at(at(900_000)), at(1_000_000), "what it has is later than the system's clock");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(time.at(at(901_000)), at(1_001_000));
+        // Suspended: the monotonic clock stood still.
+        assert_eq!(time.at(at(30_000_000)), at(30_000_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(time.at(at(1_000_000)), at(30_001_000), "the system's clock was set back");
+    }
+
+    #[tokio::test]
+    async fn a_log_on_a_disk_goes_by_the_systems_clock_and_one_in_memory_by_its_own() {
+        let folder = std::env::temp_dir().join(format!("reedi-log-time-{}", uuid::Uuid::new_v4()));
+        let log = EmbeddedLog::open(&folder, Epoch::FIRST).unwrap();
+        // As after a night in which the monotonic clock stood still.
+        log.shared.clock.base.lock().0 = Timestamp::from_millis(1_000_000);
+        let before = system_now();
+        assert!(log.now().await.unwrap() >= before);
+        drop(log);
+        std::fs::remove_dir_all(&folder).unwrap();
+        let log = EmbeddedLog::in_memory(Epoch::FIRST, "a", Timestamp::from_millis(1_000_000));
+        assert!(log.now().await.unwrap() < before);
     }
 }

@@ -335,9 +335,12 @@ impl Shared {
                 }
                 ready(())
             });
-        if let (Some(user), Some(password)) = (server.username(), server.password()) {
-            options = options.user_and_password(user.to_owned(), password.to_owned());
-        }
+        options = match (server.username(), server.password()) {
+            (Some(user), Some(password)) => options.user_and_password(user.to_owned(), password.to_owned()),
+            // `nats://TOKEN@host`, as NATS's own tools write it.
+            (Some(token), None) => options.token(token.to_owned()),
+            (None, _) => options,
+        };
         if let Some(file) = &self.config.ca_file {
             options = options.add_root_certificates(file.clone());
         }
@@ -380,6 +383,31 @@ fn give_up() -> impl Fn(Vec<async_nats::Server>, async_nats::ServerInfo) -> Read
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    /// What a client that was given `who@` in the address says when it connects.
+    async fn introduces_itself(who: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("nats://{who}@{}", listener.local_addr().unwrap());
+        let config = NatsConfig { urls: vec![url], ..NatsConfig::default() };
+        let opening = tokio::spawn(async move { NatsConnection::open(&config, "a test").await.map(drop) });
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let info = r#"{"server_id":"a","version":"2.15.0","proto":1,"headers":true,"max_payload":1048576,"auth_required":true}"#;
+        socket.write_all(format!("INFO {info}\r\n").as_bytes()).await.unwrap();
+        let mut said = String::new();
+        BufReader::new(socket).read_line(&mut said).await.unwrap();
+        opening.abort();
+        said
+    }
+
+    #[tokio::test]
+    async fn a_name_alone_in_the_address_is_a_token() {
+        let said = introduces_itself("t0ken").await;
+        assert!(said.starts_with("CONNECT ") && said.contains(r#""auth_token":"t0ken""#), "{said}");
+        let said = introduces_itself("ann:s3cret").await;
+        assert!(said.contains(r#""user":"ann""#) && said.contains(r#""pass":"s3cret""#), "{said}");
+    }
 
     async fn later(seconds: u64) {
         tokio::time::advance(Duration::from_secs(seconds)).await;

@@ -75,6 +75,19 @@ impl Config {
         ConfigErrors::none_or(errors)
     }
 
+    /// Checks what is wrong whoever asks: settings of which none works without another.
+    ///
+    /// # Errors
+    /// Only one of a pair is set.
+    pub(super) fn check_pairs(&self) -> Result<(), ConfigErrors> {
+        let errors = match (&self.cql.user, &self.cql.password) {
+            (Some(_), None) => vec![ConfigError::missing("cql_password", "REEDI_CQL_USER is")],
+            (None, Some(_)) => vec![ConfigError::missing("cql_user", "REEDI_CQL_PASSWORD is")],
+            (Some(_), Some(_)) | (None, None) => Vec::new(),
+        };
+        ConfigErrors::none_or(errors)
+    }
+
     /// What works and is unwise all the same, for the log at start.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -82,9 +95,6 @@ impl Config {
         if self.auth.hs256_secret.as_ref().is_some_and(super::SigningSecret::is_short) {
             warnings
                 .push("REEDI_AUTH_HS256_SECRET is shorter than the 32 bytes of RFC 7518, section 3.2".into());
-        }
-        if self.cql.user.is_some() != self.cql.password.is_some() {
-            warnings.push("only one of REEDI_CQL_USER and REEDI_CQL_PASSWORD is set".into());
         }
         if self.nats.urls.is_some() && self.nats.replicas < 3 {
             warnings

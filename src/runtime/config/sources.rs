@@ -110,6 +110,7 @@ impl Inputs {
             Some((text, source)) => (text.to_string(), source.clone()),
             None => (String::new(), Source::Default),
         })?;
+        config.check_pairs()?;
         Ok(Effective { config, shown })
     }
 }

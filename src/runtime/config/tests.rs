@@ -133,6 +133,7 @@ fn a_secret_in_place_of_a_name_is_not_told() {
 fn no_text_shows_a_secret() {
     let environment = [
         ("REEDI_AUTH_HS256_SECRET", "s3cret-s3cret-s3cret"),
+        ("REEDI_CQL_USER", "reedi"),
         ("REEDI_CQL_PASSWORD", "s3cret"),
         ("REEDI_REDIS_URL", "redis://:s3cret@a"),
         ("REEDI_SEAL_KEYS", KEY),
@@ -146,6 +147,17 @@ fn no_text_shows_a_secret() {
         [("REEDI_AUTH_HS256_SECRET", "s3cret"), ("REEDI_SEAL_KEYS", "s3cret"), ("REEDI_NATS_URL", "s3cret")];
     let error = resolve(&[], &wrong, "").unwrap_err();
     assert!(error.lines().count() == 3 && !error.contains("s3cret"), "{error}");
+}
+
+#[test]
+fn half_of_a_pair_is_an_error() {
+    let error = resolve(&[], &[("REEDI_CQL_PASSWORD", "s3cret")], "").unwrap_err();
+    assert!(error.contains("REEDI_CQL_USER (--cql-user) is not set, and REEDI_CQL_PASSWORD is"), "{error}");
+    let error = resolve(&[], &[("REEDI_CQL_USER", "reedi")], "").unwrap_err();
+    assert!(
+        error.contains("REEDI_CQL_PASSWORD (--cql-password) is not set, and REEDI_CQL_USER is"),
+        "{error}"
+    );
 }
 
 #[test]
