@@ -5,6 +5,7 @@
 
 use futures_util::future::BoxFuture;
 use reedi::domain::write::Write;
+use reedi::runtime::clock::LogClock;
 use reedi::runtime::config::Replication;
 use reedi::store::conformance::replay::{Orders, random_steps, replay_converges};
 use reedi::store::conformance::{self, fresh};
@@ -62,9 +63,13 @@ where
     }
 }
 
+async fn connected(config: &CqlConfig) -> CqlStore {
+    CqlStore::connect(config, LogClock::from_system()).await.expect("it connects")
+}
+
 async fn migrated(config: &CqlConfig) -> CqlStore {
     migrate(config, |_| ()).await.expect("it migrates");
-    CqlStore::connect(config).await.expect("it connects")
+    connected(config).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,6 +90,7 @@ async fn the_store_conforms() {
             ("fresh process", Box::pin(a_fresh_process_finds_all(config.clone()))),
             ("erased", Box::pin(deleted_content_is_erased(config.clone()))),
             ("deletion marks", Box::pin(a_deletion_is_marked_as_long_as_its_message(config.clone()))),
+            ("clock", Box::pin(what_has_ended_is_judged_by_the_logs_clock(config.clone()))),
             ("expired rows", Box::pin(more_expired_rows_than_one_read_passes_over(config.clone()))),
         ];
         store.ping().await.expect("it answers");
@@ -129,8 +135,8 @@ async fn a_large_batch_is_applied(store: &CqlStore) {
 
 /// What one process has written and remembers, another finds without any memory.
 async fn a_fresh_process_finds_all(config: CqlConfig) {
-    let writer = CqlStore::connect(&config).await.expect("it connects");
-    let reader = CqlStore::connect(&config).await.expect("it connects");
+    let writer = connected(&config).await;
+    let reader = connected(&config).await;
     let (conversation, sender) = (fresh::conversation(), fresh::account());
     for (n, weeks) in [(1, 60), (2, 2), (3, 1), (4, 0)] {
         let row = fresh::row(
@@ -148,7 +154,7 @@ async fn a_fresh_process_finds_all(config: CqlConfig) {
         assert!(reader.message(conversation, fresh::position(n)).await.expect("it reads").is_some());
     }
     // A writer that knows nothing finds an old message to change.
-    let later = CqlStore::connect(&config).await.expect("it connects");
+    let later = connected(&config).await;
     let target = fresh::position(1);
     let content = fresh::sealed(b"edited");
     let at = fresh::position(9);
@@ -167,7 +173,7 @@ async fn a_fresh_process_finds_all(config: CqlConfig) {
 
 /// Not only unseen: the cells are gone from every partition, and stay so whatever comes again.
 async fn deleted_content_is_erased(config: CqlConfig) {
-    let store = CqlStore::connect(&config).await.expect("it connects");
+    let store = connected(&config).await;
     let (conversation, sender) = (fresh::conversation(), fresh::account());
     let message = fresh::message(conversation, fresh::position(1), sender, "secret");
     let edit = Write::EditContent {
@@ -207,7 +213,7 @@ async fn deleted_content_is_erased(config: CqlConfig) {
 
 /// Else the rows of what disappeared by itself would never go, if it was deleted before.
 async fn a_deletion_is_marked_as_long_as_its_message(config: CqlConfig) {
-    let (store, sender) = (CqlStore::connect(&config).await.expect("it connects"), fresh::account());
+    let (store, sender) = (connected(&config).await, fresh::account());
     let lives = async |expires_at, is_known: bool| {
         let (conversation, target) = (fresh::conversation(), fresh::position(1));
         let mut row = fresh::row(ConversationType::Direct, target, sender, fresh::now());
@@ -216,7 +222,7 @@ async fn a_deletion_is_marked_as_long_as_its_message(config: CqlConfig) {
         let deletion =
             Write::DeleteContent { conversation, target, deleted_at: fresh::now(), deleted_by: sender };
         store.apply(&[message]).await.expect("it applies");
-        let other = CqlStore::connect(&config).await.expect("it connects");
+        let other = connected(&config).await;
         let writer = if is_known { &store } else { &other };
         writer.apply(&[deletion]).await.expect("it applies");
         let text = format!(
@@ -234,12 +240,30 @@ async fn a_deletion_is_marked_as_long_as_its_message(config: CqlConfig) {
     }
 }
 
+/// The log's clock is an hour off this machine's, and what is stamped by it ends by it.
+async fn what_has_ended_is_judged_by_the_logs_clock(config: CqlConfig) {
+    let (now, hour) = (fresh::now(), fresh::HOUR_MS);
+    for (log_time, expires_at, stands) in [
+        (fresh::ago(hour), fresh::ago(hour / 2), true),
+        (now.plus_millis(hour), now.plus_millis(hour / 2), false),
+    ] {
+        let store = CqlStore::connect(&config, LogClock::starting_at(log_time)).await.expect("it connects");
+        let (conversation, target) = (fresh::conversation(), fresh::position(1));
+        let mut row = fresh::row(ConversationType::Direct, target, fresh::account(), log_time);
+        row.expires_at = Some(expires_at);
+        let content = Some(fresh::sealed(b"until then"));
+        store.apply(&[Write::Message { conversation, row, content }]).await.expect("it applies");
+        let page = store.messages(conversation, Range::after(Position::START), Order::OldestFirst, 10).await;
+        assert_eq!(page.expect("it reads").len(), usize::from(stands), "at {log_time}, until {expires_at}");
+    }
+}
+
 /// Two cells each: 120,000 tombstones, and a read that meets 100,000 is refused (`tombstone_failure_threshold`).
 const EXPIRED: u64 = 60_000;
 
 /// What has expired stands there until long after, and a server refuses to pass over too much of it in one read.
 async fn more_expired_rows_than_one_read_passes_over(config: CqlConfig) {
-    let store = CqlStore::connect(&config).await.expect("it connects");
+    let store = connected(&config).await;
     let (conversation, sender) = (fresh::conversation(), fresh::account());
     let oldest = [
         fresh::message(conversation, fresh::position(1), sender, "oldest"),
@@ -337,7 +361,7 @@ async fn the_schema_is_migrated_by_one_and_taken_back() {
         let older = &MIGRATIONS[..MIGRATIONS.len() - 1];
         let refused = migrate_with(&config, older, |_| ()).await;
         assert!(matches!(refused, Err(MigrateError::Newer { .. })), "an older binary: {refused:?}");
-        CqlStore::connect(&config)
+        CqlStore::connect(&config, LogClock::from_system())
             .await
             .expect("nothing of that did any harm")
             .ping()
@@ -360,7 +384,7 @@ async fn many_migrate_a_new_keyspace_at_once() {
             ended.expect("no panic").expect("it migrates");
         }
         assert_eq!(versions(&config).await, MIGRATIONS.iter().map(|m| m.version).collect::<Vec<_>>());
-        CqlStore::connect(&config).await.expect("it connects").ping().await.expect("it answers");
+        connected(&config).await.ping().await.expect("it answers");
     })
     .await;
 }
@@ -417,7 +441,7 @@ async fn the_store_connects_again() {
         migrate(&direct, |_| ()).await.expect("it migrates");
         let proxy = Proxy::to(direct.contact_points[0].clone()).await;
         let through = CqlConfig { contact_points: vec![proxy.address.clone()], ..direct.clone() };
-        let store = CqlStore::connect(&through).await.expect("it connects");
+        let store = connected(&through).await;
         let conversation = fresh::conversation();
         let message = |n| [fresh::message(conversation, fresh::position(n), fresh::account(), "text")];
         store.apply(&message(1)).await.expect("it applies");
@@ -448,7 +472,7 @@ async fn the_store_waits_for_its_schema() {
     with_keyspace("_waits", |config| async move {
         let connecting = {
             let config = config.clone();
-            tokio::spawn(async move { CqlStore::connect(&config).await })
+            tokio::spawn(async move { CqlStore::connect(&config, LogClock::from_system()).await })
         };
         migrate(&config, |_| ()).await.expect("it migrates");
         let store = connecting.await.expect("it ran").expect("it connects");

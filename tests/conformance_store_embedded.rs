@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use reedi::domain::record::{Audience, Body, Entry, NewMessage, Record, RequestDigest};
 use reedi::domain::write::{Write, writes_of};
+use reedi::runtime::clock::LogClock;
 use reedi::store::conformance::replay::{self, Orders, Step};
 use reedi::store::conformance::{self, fresh};
 use reedi::store::embedded::EmbeddedStore;
-use reedi::store::embedded::clock::Clock;
 use reedi::store::{
     Conversations, Inboxes, Messages, Order, Preferences, Range, StoreError, StorePort, Writes,
 };
@@ -39,13 +39,13 @@ impl Drop for Dir {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_memory_it_conforms() {
-    conformance::all(&EmbeddedStore::in_memory(Clock::system())).await;
+    conformance::all(&EmbeddedStore::in_memory(LogClock::from_system())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_disk_it_conforms() {
     let dir = Dir::new();
-    conformance::all(&EmbeddedStore::open(dir.path()).unwrap()).await;
+    conformance::all(&EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap()).await;
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -66,20 +66,20 @@ fn converges(store: &EmbeddedStore, cases: u32) {
 
 #[test]
 fn in_memory_replay_converges_in_any_order() {
-    converges(&EmbeddedStore::in_memory(Clock::system()), 256);
+    converges(&EmbeddedStore::in_memory(LogClock::from_system()), 256);
 }
 
 #[test]
 fn on_disk_replay_converges_in_any_order() {
     let dir = Dir::new();
-    converges(&EmbeddedStore::open(dir.path()).unwrap(), 16);
+    converges(&EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap(), 16);
 }
 
 #[tokio::test]
 async fn what_was_answered_for_is_there_after_reopening() {
     let dir = Dir::new();
     let (conversation, account) = (fresh::conversation(), fresh::account());
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap();
     let written: Vec<_> = (1..=500)
         .map(|n| fresh::message(conversation, fresh::position(n), account, &format!("message {n}")))
         .collect();
@@ -98,7 +98,7 @@ async fn what_was_answered_for_is_there_after_reopening() {
     assert_eq!((before.0.len(), before.1.len()), (500, 1));
     drop(store);
     for _ in 0..2 {
-        let store = EmbeddedStore::open(dir.path()).unwrap();
+        let store = EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap();
         assert_eq!(read(&store).await, before);
     }
 }
@@ -106,8 +106,11 @@ async fn what_was_answered_for_is_there_after_reopening() {
 #[tokio::test]
 async fn a_store_has_one_process() {
     let dir = Dir::new();
-    let store = EmbeddedStore::open(dir.path()).unwrap();
-    assert!(matches!(EmbeddedStore::open(dir.path()), Err(StoreError::Unavailable(_))));
+    let store = EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap();
+    assert!(matches!(
+        EmbeddedStore::open(dir.path(), LogClock::from_system()),
+        Err(StoreError::Unavailable(_))
+    ));
     store.ping().await.unwrap();
 }
 
@@ -143,7 +146,7 @@ async fn messages_a_second() {
     const BATCHES: u64 = 400;
     const BATCH: u64 = 100;
     let dir = Dir::new();
-    let store = EmbeddedStore::open(dir.path()).unwrap();
+    let store = EmbeddedStore::open(dir.path(), LogClock::from_system()).unwrap();
     for (callers, all) in [(1, false), (8, false), (1, true), (8, true)] {
         let tasks: Vec<_> = (0..callers)
             .map(|_| {

@@ -110,7 +110,8 @@ impl Told {
 mod tests {
     use super::*;
     use crate::store::Store;
-    use crate::store::embedded::{EmbeddedStore, clock::Clock};
+    use crate::runtime::clock::LogClock;
+    use crate::store::embedded::EmbeddedStore;
     use reedi_protocol::Epoch;
 
     fn place(sequence: u64) -> Position {
@@ -118,7 +119,7 @@ mod tests {
     }
 
     fn newest() -> Newest {
-        Newest::new(Watermarks::new(Store::Embedded(EmbeddedStore::in_memory(Clock::system()))))
+        Newest::new(Watermarks::new(Store::Embedded(EmbeddedStore::in_memory(LogClock::from_system()))))
     }
 
     fn account(n: u128) -> AccountId {

@@ -139,12 +139,12 @@ impl<S: Accounts + Clone + Send + Sync + 'static> PeoplePort for OwnPeople<S> {
 mod tests {
     use super::super::conformance;
     use super::*;
+    use crate::runtime::clock::LogClock;
     use crate::store::embedded::EmbeddedStore;
-    use crate::store::embedded::clock::Clock;
     use futures_util::future::join_all;
 
     fn people() -> OwnPeople<EmbeddedStore> {
-        OwnPeople::new(EmbeddedStore::in_memory(Clock::system()))
+        OwnPeople::new(EmbeddedStore::in_memory(LogClock::from_system()))
     }
 
     fn username(text: &str) -> Username {

@@ -19,6 +19,7 @@ use crate::rate_limit::RateLimit;
 use crate::rate_limit::redis::RedisRateLimit;
 use crate::redis_access::{RedisAccess, RedisConfig};
 use crate::runtime::backoff::Backoff;
+use crate::runtime::clock::LogClock;
 use crate::runtime::config::{AccountsOf, Config};
 use crate::runtime::health::Part;
 use crate::runtime::metrics::Metrics;
@@ -69,7 +70,7 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     store_part.lacks("waiting for the CQL cluster at REEDI_CQL_CONTACT_POINTS");
     nats_part.lacks("waiting for NATS at REEDI_NATS_URL");
     let config = process.config.clone();
-    let store = Store::Cql(connect_store(&config, &store_part).await?);
+    let store = Store::Cql(connect_store(&config, &process.clock, &store_part).await?);
     let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
     let watermarks = watermarks(&store, &store_part).await;
     let (log, link, ownership) = connect_nats(&config, &watermarks, &epoch).await?;
@@ -89,8 +90,9 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     process.start(parts).await
 }
 
-async fn connect_store(config: &Config, part: &Part) -> Result<CqlStore, RoleError> {
-    let store = CqlStore::connect(&cql_config(config)).await.map_err(|e| RoleError::Cql(e.to_string()))?;
+async fn connect_store(config: &Config, clock: &LogClock, part: &Part) -> Result<CqlStore, RoleError> {
+    let connected = CqlStore::connect(&cql_config(config), clock.clone()).await;
+    let store = connected.map_err(|error| RoleError::Cql(error.to_string()))?;
     part.ready();
     Ok(store)
 }

@@ -48,6 +48,8 @@ pub struct Process {
     pub config: Arc<Config>,
     pub metrics: Metrics,
     pub readiness: Readiness,
+    /// The log's, once it is measured. The store goes by it too.
+    pub clock: LogClock,
     roles: Roles,
     pub(super) shutdown: Shutdown,
     listener: Option<TcpListener>,
@@ -74,7 +76,8 @@ impl Process {
             }
         });
         shutdown.supervise("the admin listener", serving);
-        Ok(Self { config: Arc::new(config), metrics, readiness, roles, shutdown, listener, admin_address })
+        let (config, clock) = (Arc::new(config), LogClock::from_system());
+        Ok(Self { config, metrics, readiness, clock, roles, shutdown, listener, admin_address })
     }
 
     /// Starts the roles on `parts`.
@@ -88,7 +91,7 @@ impl Process {
             store: parts.store,
             link: parts.link,
             ownership: parts.ownership,
-            clock: LogClock::from_system(),
+            clock: self.clock,
             metrics: self.metrics,
             readiness: self.readiness,
             shutdown: self.shutdown,

@@ -15,6 +15,7 @@ use crate::presence::PresenceStore;
 use crate::presence::in_memory::InMemoryPresence;
 use crate::rate_limit::RateLimit;
 use crate::rate_limit::in_memory::InMemoryRateLimit;
+use crate::runtime::clock::LogClock;
 use crate::runtime::config::{AccountsOf, Config};
 use crate::runtime::own_secrets;
 use crate::runtime::shutdown::Shutdown;
@@ -35,7 +36,7 @@ pub async fn start(mut config: Config, shutdown: Shutdown) -> Result<Member, Rol
         config.seal.keys = Some(own_secrets::seal_keys(&folder)?);
     }
     let process = Process::open(config, Roles::ALL, shutdown).await?;
-    let parts = embedded_parts(&process.config)?;
+    let parts = embedded_parts(&process.config, &process.clock)?;
     check_whole(&parts.log, &parts.store).await?;
     process.start(parts).await
 }
@@ -54,15 +55,15 @@ async fn check_whole(log: &Log, store: &Store) -> Result<(), RoleError> {
     Ok(())
 }
 
-/// The embedded parts on the configured folder. Clones lead to the same: all processes of a cluster
+/// The embedded parts on the configured folder; what has ended is judged by `clock`. Clones lead to the same: all processes of a cluster
 /// within one process hold clones.
 ///
 /// # Errors
 /// What cannot be opened, or no seal keys.
-pub fn embedded_parts(config: &Config) -> Result<Parts, RoleError> {
+pub fn embedded_parts(config: &Config, clock: &LogClock) -> Result<Parts, RoleError> {
     let folder = &config.process.data_dir;
     let log = Log::Embedded(EmbeddedLog::open(&folder.join("log"), Epoch::FIRST)?);
-    let store = Store::Embedded(EmbeddedStore::open(&folder.join("store"))?);
+    let store = Store::Embedded(EmbeddedStore::open(&folder.join("store"), clock.clone())?);
     let people = match config.accounts_of(true) {
         AccountsOf::Own => People::Own(OwnPeople::new(store.clone())),
         AccountsOf::Platform => People::Platform(platform(config)?),
@@ -101,7 +102,7 @@ mod tests {
     #[tokio::test]
     async fn a_log_that_lost_what_the_store_has_is_refused() {
         let log = || Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "one", Timestamp::from_millis(1)));
-        let store = Store::Embedded(EmbeddedStore::in_memory(crate::store::embedded::clock::Clock::system()));
+        let store = Store::Embedded(EmbeddedStore::in_memory(LogClock::from_system()));
         check_whole(&log(), &store).await.expect("both are new");
         let stored = Position::new(Epoch::FIRST, 7).expect("a position");
         store.persist(Vec::new(), vec![(Shard(3), stored)]).await.expect("it is stored");

@@ -6,7 +6,7 @@ pub mod persist;
 pub mod trim;
 
 use crate::log::lag::{Lag, Role};
-use crate::log::measure::keep_measuring;
+use crate::log::measure::{again_after, keep_measuring, measure};
 use crate::log::reading::{Reading, SliceReading};
 use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
@@ -182,6 +182,11 @@ impl Writer {
             }
             // A batch that was begun is finished, whoever owns the shards now: writes converge.
             let batch = batch::decode(records, &self.metrics);
+            tokio::select! {
+                biased;
+                () = self.time_is_known() => {}
+                _ = owned.changed() => return Ok(()),
+            }
             persist.run(&batch, self.clock.now()).await?;
             batch.trace_stored();
             if let Some((position, time)) = last {
@@ -198,6 +203,14 @@ impl Writer {
     async fn not_before_first(&self, slice: Slice, from: Position) -> Result<Position, ReadError> {
         let first = self.log.state(slice).await?.first.as_u64();
         Ok(from.max(Position::from_u64(first.saturating_sub(1)).unwrap_or_default()))
+    }
+
+    /// Waits until the log's time is known: by a clock that is ahead of it a message would be stored as one that has
+    /// ended already.
+    async fn time_is_known(&self) {
+        while !self.clock.is_known() && !measure(&self.log, &self.clock, &self.metrics).await {
+            tokio::time::sleep(again_after(false)).await;
+        }
     }
 
     async fn tick_idle(&self, moved: &mut BTreeMap<Shard, Instant>) {
@@ -219,27 +232,83 @@ async fn next_batch(reader: &mut Reader, due: Instant) -> Result<Vec<RawRecord>,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::record::{Body, NewMessage, Record, RequestDigest, Sealed};
     use crate::log::embedded::EmbeddedLog;
+    use crate::log::{Append, Appended, Lane};
     use crate::store::embedded::EmbeddedStore;
-    use crate::store::embedded::clock::Clock;
-    use reedi_protocol::Epoch;
+    use crate::store::{Messages as _, Order, Range};
+    use bytes::Bytes;
+    use reedi_protocol::resource::{ConversationType, MessageType};
+    use reedi_protocol::text::ClientMessageId;
+    use reedi_protocol::{AccountId, ConversationKey, Epoch, Timestamp};
 
-    #[tokio::test]
-    async fn a_writer_that_ends_by_itself_fails_its_process() {
-        let clock = LogClock::from_system();
-        let writer = Writer {
-            log: Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "a", clock.now())),
-            store: Store::Embedded(EmbeddedStore::in_memory(Clock::system())),
+    const HOUR_S: u64 = 3_600;
+
+    /// A writer on a machine whose clock shows `clock` while the log's shows `log_time`.
+    fn writer(log_time: Timestamp, clock: LogClock) -> Writer {
+        Writer {
+            log: Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "a", log_time)),
+            store: Store::Embedded(EmbeddedStore::in_memory(clock.clone())),
             clock,
             metrics: Metrics::new(),
             reading: Reading::default(),
             erase_after: erase::AFTER,
-        };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_ends_by_itself_fails_its_process() {
+        let clock = LogClock::from_system();
         let shutdown = Shutdown::new();
         let (keeper, owned) = watch::channel(Owned::default());
         drop(keeper);
-        writer.run(owned, shutdown.clone()).await;
+        writer(clock.now(), clock).run(owned, shutdown.clone()).await;
         assert_eq!(shutdown.failure(), Some("a slice of the writer has ended"));
         assert!(shutdown.is_draining(), "its leases go to another");
+    }
+
+    #[tokio::test]
+    async fn no_message_ends_by_a_clock_that_is_not_the_logs() {
+        let log_time = LogClock::from_system().now();
+        let ahead = LogClock::starting_at(log_time.plus_millis(2 * HOUR_S * 1_000));
+        let (writer, conversation) = (writer(log_time, ahead), ConversationKey::from_u64(7));
+        let record = Record {
+            conversation,
+            kind: ConversationType::Direct,
+            actor: AccountId::new(uuid::Uuid::nil()),
+            stamp: log_time,
+            digest: RequestDigest([0; 16]),
+            audience: None,
+            body: Body::Message(NewMessage {
+                client_message_id: ClientMessageId::parse("key").unwrap(),
+                keyed_by_client: true,
+                message_type: MessageType::Text,
+                content: Some(Sealed(Bytes::from_static(b"for an hour"))),
+                reply_to: None,
+                expires_after_s: Some(HOUR_S),
+            }),
+        };
+        let (lane, payload) = (Lane::Event, record.encode());
+        let append = Append { conversation, lane, duplicate_key: None, payload, traceparent: None };
+        let Ok(Appended::New(position)) = writer.log.append(append).await else { panic!("it is new") };
+
+        let (slice, shards) = (writer.log.slices()[0], [conversation.shard()].into_iter().collect());
+        let (_keeper, mut owned) = watch::channel(Owned::default());
+        let (lag, reading) = (Lag::default(), writer.reading.of(slice));
+        let (mut erasures, mut backoff) = (erase::Erasures::new(erase::AFTER), Backoff::for_parts());
+        let stored = async {
+            while writer.store.watermarks().await.unwrap().iter().all(|(_, stored)| *stored < position) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = writer.follow(&shards, &mut owned, (&lag, &reading), &mut erasures, &mut backoff) => {
+                panic!("{ended:?}");
+            }
+            () = stored => {}
+        }
+        let all = Range::after(Position::START);
+        let messages = writer.store.messages(conversation, all, Order::OldestFirst, 9).await.unwrap();
+        assert_eq!(messages.len(), 1, "it stands");
     }
 }

@@ -108,7 +108,6 @@ mod tests {
     use crate::runtime::metrics::Metrics;
     use crate::store::Store;
     use crate::store::embedded::EmbeddedStore;
-    use crate::store::embedded::clock::Clock;
     use reedi_protocol::Epoch;
 
     async fn ticks(writer: &Writer, count: usize) {
@@ -128,7 +127,7 @@ mod tests {
         let clock = LogClock::starting_at(begin);
         let writer = Writer {
             log: Log::Embedded(EmbeddedLog::in_memory(Epoch::FIRST, "a", begin)),
-            store: Store::Embedded(EmbeddedStore::in_memory(Clock::system())),
+            store: Store::Embedded(EmbeddedStore::in_memory(LogClock::from_system())),
             clock,
             metrics: Metrics::new(),
             reading: Reading::default(),

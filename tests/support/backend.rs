@@ -3,6 +3,7 @@
 use reedi::role::cluster::cql_config;
 use reedi::role::process::Parts;
 use reedi::role::single;
+use reedi::runtime::clock::LogClock;
 use reedi::runtime::config::{Config, Inputs};
 use reedi::store::cql;
 use scylla::client::session::Session;
@@ -35,7 +36,10 @@ impl Backend {
         let folder = root.join(own_name(name));
         std::fs::create_dir_all(&folder).expect("a folder of our own");
         let config = config(&[("data_dir", &folder.to_string_lossy())]);
-        Self::Embedded { parts: single::embedded_parts(&config).expect("they open"), folder }
+        Self::Embedded {
+            parts: single::embedded_parts(&config, &LogClock::from_system()).expect("they open"),
+            folder,
+        }
     }
 
     /// Real parts, at the addresses that the environment names.

@@ -7,6 +7,7 @@ use crate::edge_link::{Coverage, EdgeLink, Generation, Inbound, WorkerId};
 use crate::log::embedded::EmbeddedLog;
 use crate::log::reading::Reading;
 use crate::log::{Append, Lane, Log};
+use crate::runtime::clock::LogClock;
 use crate::runtime::metrics::Metrics;
 use crate::store::Store;
 use crate::store::embedded::EmbeddedStore;
@@ -56,7 +57,7 @@ fn event(conversation: ConversationKey, log_time: reedi_protocol::Timestamp) -> 
 async fn bench(each: usize) -> Bench {
     let folder = std::env::temp_dir().join(format!("reedi-consume-{:016x}", rand::random::<u64>()));
     let log = Log::Embedded(EmbeddedLog::open(&folder.join("log"), Epoch::FIRST).unwrap());
-    let store = Store::Embedded(EmbeddedStore::open(&folder.join("store")).unwrap());
+    let store = Store::Embedded(EmbeddedStore::open(&folder.join("store"), LogClock::from_system()).unwrap());
     let link = EdgeLink::InProcess(InProcessLink::default());
     let (frames, _presence) = link.listen_as_edge(EDGE).await.unwrap();
     let (slice, id) = (log.slices()[0], WorkerId(1));

@@ -270,7 +270,6 @@ mod tests {
     use crate::log::embedded::EmbeddedLog;
     use crate::log::measure::measure;
     use crate::store::embedded::EmbeddedStore;
-    use crate::store::embedded::clock::Clock;
     use reedi_protocol::Epoch;
     use reedi_protocol::resource::ConversationType;
     use uuid::Uuid;
@@ -293,7 +292,7 @@ mod tests {
     fn behind_the_log() -> Appender {
         let clock = LogClock::from_system();
         let log = EmbeddedLog::in_memory(Epoch::FIRST, "a", clock.now().plus_millis(40_000));
-        let store = Store::Embedded(EmbeddedStore::in_memory(Clock::system()));
+        let store = Store::Embedded(EmbeddedStore::in_memory(LogClock::from_system()));
         let watermarks = Watermarks::new(store.clone());
         Appender::new(Log::Embedded(log), store, clock, watermarks, Metrics::new())
     }

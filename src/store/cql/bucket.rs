@@ -13,7 +13,7 @@ use quick_cache::sync::Cache;
 use reedi_protocol::resource::ConversationType;
 use reedi_protocol::{ConversationKey, Position, Timestamp};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 const WEEK_MS: u64 = 7 * 24 * 3_600 * 1_000;
 /// A quarter of a year, in whole weeks.
@@ -47,11 +47,6 @@ pub(super) fn bucket_at(kind: ConversationType, at: Timestamp) -> i32 {
     i32::try_from((at.as_millis() / length_ms) * 2 + bit).unwrap_or(i32::MAX)
 }
 
-/// Milliseconds since 1970 by this machine's clock.
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
-
 /// A bucket and the first position in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bucket {
@@ -80,11 +75,11 @@ impl BucketList {
     /// Whether the list still says everything about positions below `before`. The writer stores a
     /// conversation in its order, so that a bucket that is listed has all older ones listed with it: only
     /// buckets after the last may be missing, and none can be once the last is that of now.
-    fn serves(&self, before: Position) -> bool {
+    fn serves(&self, before: Position, now: Timestamp) -> bool {
         let Some(last) = self.buckets.last() else { return false };
         let kind = if last.number & 1 == 1 { ConversationType::Group } else { ConversationType::Direct };
-        let now = bucket_at(kind, Timestamp::from_millis(now_ms() + CLOCK_SLACK_MS));
-        self.read_at.elapsed() < LIST_LIVES && (last.number >= now || before <= last.first)
+        let current = bucket_at(kind, now.plus_millis(CLOCK_SLACK_MS));
+        self.read_at.elapsed() < LIST_LIVES && (last.number >= current || before <= last.first)
     }
 
     /// The buckets that may hold positions within `range`, in the order to read them.
@@ -178,7 +173,7 @@ impl CqlStore {
         before: Position,
     ) -> StoreResult<Arc<BucketList>> {
         match self.buckets().lists.get(&conversation) {
-            Some(list) if list.serves(before) => Ok(list),
+            Some(list) if list.serves(before, self.now()) => Ok(list),
             _ => self.read_bucket_list(conversation).await,
         }
     }
@@ -274,12 +269,13 @@ mod tests {
 
     #[test]
     fn a_list_is_asked_for_again_when_later_buckets_may_be() {
-        let now = bucket_at(ConversationType::Group, Timestamp::from_millis(now_ms() + CLOCK_SLACK_MS));
-        let current = list(&[(now - 2, 10), (now, 20)]);
-        assert!(current.serves(Range::END));
-        let idle = list(&[(now - 4, 10), (now - 2, 20)]);
-        assert!(!idle.serves(Range::END));
-        assert!(idle.serves(place(20)), "older pages need no later bucket");
-        assert!(!list(&[]).serves(place(20)));
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        let last = bucket_at(ConversationType::Group, now.plus_millis(CLOCK_SLACK_MS));
+        let current = list(&[(last - 2, 10), (last, 20)]);
+        assert!(current.serves(Range::END, now));
+        let idle = list(&[(last - 4, 10), (last - 2, 20)]);
+        assert!(!idle.serves(Range::END, now));
+        assert!(idle.serves(place(20), now), "older pages need no later bucket");
+        assert!(!list(&[]).serves(place(20), now));
     }
 }

@@ -1,6 +1,6 @@
 //! Reading conversations: messages, events, reactions, what is hidden, sends and receipts.
 
-use super::bucket::{Bucket, BucketList, MessagePlace, UNPLACED, now_ms, page_ends};
+use super::bucket::{Bucket, BucketList, MessagePlace, UNPLACED, page_ends};
 use super::cell::{Cell, decode_deletion, decode_header, decode_mark, decode_send, position, time};
 use super::query::Query;
 use super::{CqlStore, READS_AT_ONCE, unread_page, unread_row, unreadable};
@@ -13,7 +13,7 @@ use crate::store::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use reedi_protocol::text::ClientMessageId;
-use reedi_protocol::{AccountId, ConversationKey, Position};
+use reedi_protocol::{AccountId, ConversationKey, Position, Timestamp};
 use scylla::DeserializeRow;
 use scylla::deserialize::row::DeserializeRow as Row;
 use std::collections::HashMap;
@@ -54,10 +54,10 @@ impl MessageCells {
     }
 
     /// `None` for what is left of a message that has gone.
-    fn into_message(self, now_ms: u64) -> StoreResult<Option<StoredMessage>> {
+    fn into_message(self, now: Timestamp) -> StoreResult<Option<StoredMessage>> {
         let Some(header) = self.header else { return Ok(None) };
         let row = decode_header(&header)?;
-        if row.expires_at.is_some_and(|at| at.as_millis() <= now_ms) {
+        if row.expires_at.is_some_and(|at| at <= now) {
             return Ok(None);
         }
         let deleted = self.deletion.as_deref().map(decode_deletion).transpose()?;
@@ -227,7 +227,7 @@ impl CqlStore {
             }
             let rows = if unplaced { self.with_unplaced(conversation, rows).await? } else { rows };
             for row in rows {
-                messages.extend(row.into_message(now_ms())?);
+                messages.extend(row.into_message(self.now())?);
             }
             if complete || messages.len() >= limit {
                 return Ok(messages);
@@ -273,7 +273,7 @@ impl CqlStore {
                 let (Some(log_time), Some(record)) = (log_time, record) else { continue };
                 let log_time = time(log_time)?;
                 let record = Record::decode(&record).map_err(unreadable)?;
-                if event_ends(log_time, &record).as_millis() <= now_ms() {
+                if event_ends(log_time, &record) <= self.now() {
                     continue;
                 }
                 events.push(StoredEvent { position: range.after, log_time, record });
@@ -349,7 +349,7 @@ impl Messages for CqlStore {
         let rows: Vec<MessageCells> = self.rows(Query::NewestMessages, one.as_slice()).await?;
         let rows = if unplaced { self.with_unplaced(conversation, rows).await? } else { rows };
         match rows.into_iter().next() {
-            Some(row) => row.into_message(now_ms()),
+            Some(row) => row.into_message(self.now()),
             None => Ok(None),
         }
     }

@@ -9,6 +9,7 @@ mod schema;
 
 use super::config::{ConfigError, CqlConfig};
 use super::operation::ABOVE_EVERY_POSITION;
+use crate::runtime::clock::LogClock;
 use crate::store::StoreError;
 use futures_util::TryStreamExt;
 use schema::{LOCK_WAIT, Lock, Schema};
@@ -207,7 +208,7 @@ impl Schema {
                 self.renew(lock).await?;
                 self.change(&statement).await?;
             }
-            let now = reedi_protocol::Timestamp::from_millis(super::bucket::now_ms()).to_string();
+            let now = LogClock::from_system().now().to_string();
             let row = (SCOPE, migration.version, migration.name, migration.checksum(), now);
             let record = "INSERT INTO schema_versions (scope, version, name, checksum, applied_at) \
                           VALUES (?, ?, ?, ?, ?) IF NOT EXISTS";

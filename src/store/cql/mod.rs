@@ -21,10 +21,12 @@ mod write;
 pub use config::{ConfigError, CqlConfig};
 pub use migrate::{MIGRATIONS, MigrateError, Migration, migrate, migrate_back, migrate_with};
 
+use crate::runtime::clock::LogClock;
 use crate::store::{StoreError, StorePort, StoreResult, Watermarks};
 use bucket::BucketCache;
 use config::Backoff;
 use query::{Queries, Query};
+use reedi_protocol::Timestamp;
 use scylla::client::session::Session;
 use scylla::deserialize::row::DeserializeRow;
 use scylla::errors::{
@@ -45,22 +47,25 @@ struct Inner {
     session: Session,
     queries: Queries,
     buckets: BucketCache,
+    clock: LogClock,
 }
 
 impl CqlStore {
     /// Connects, and waits as long as it takes for the cluster and for `reedi migrate`; says why it
-    /// waits in the log. Drop the future to give up. Later the driver connects again by itself.
+    /// waits in the log. Drop the future to give up. Later the driver connects again by itself. What has ended is
+    /// judged by `clock`.
     ///
     /// # Errors
     /// The configuration can never work.
-    pub async fn connect(config: &CqlConfig) -> Result<Self, ConfigError> {
+    pub async fn connect(config: &CqlConfig, clock: LogClock) -> Result<Self, ConfigError> {
         let session = config.await_session().await?;
         let mut wait = Backoff::new();
         loop {
             let why = match migrate::pending(&session, &config.keyspace).await {
                 Ok(0) => match Queries::prepare(&session, &config.keyspace).await {
                     Ok(queries) => {
-                        return Ok(Self(Arc::new(Inner { session, queries, buckets: BucketCache::new() })));
+                        let buckets = BucketCache::new();
+                        return Ok(Self(Arc::new(Inner { session, queries, buckets, clock })));
                     }
                     Err(error) => format!("the CQL cluster does not take the statements: {error}"),
                 },
@@ -83,6 +88,11 @@ impl CqlStore {
 
     fn buckets(&self) -> &BucketCache {
         &self.0.buckets
+    }
+
+    /// What ends is judged by the log's clock, as what is stamped is: not by this machine's.
+    fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// All rows of one partition that is known to be small.

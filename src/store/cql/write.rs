@@ -1,7 +1,7 @@
 //! The write side: what each [`Write`] is in tables.
 
 use super::CqlStore;
-use super::bucket::{MessagePlace, UNPLACED, bucket_at, now_ms};
+use super::bucket::{MessagePlace, UNPLACED, bucket_at};
 use super::cell::{
     Cell, decode_header, encode_deletion, encode_header, encode_mark, encode_send, encode_state, kind_number,
     micros,
@@ -337,7 +337,7 @@ impl Writes for CqlStore {
             let mut plan = Plan {
                 store: self,
                 places,
-                now_ms: now_ms(),
+                now_ms: self.now().as_millis(),
                 operations: Vec::with_capacity(writes.len()),
                 new_buckets: HashMap::new(),
             };

@@ -1,23 +1,14 @@
 //! What the embedded store takes for now, when it judges whether something has expired.
 
+use crate::runtime::clock::LogClock;
 use reedi_protocol::Timestamp;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
 impl Clock {
-    /// The machine's.
-    #[must_use]
-    pub fn system() -> Self {
-        Self::from_fn(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        })
-    }
-
     /// Whatever `now` says: a simulation's.
     #[must_use]
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -27,5 +18,12 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         (self.0)()
+    }
+}
+
+/// The log's, which everything is stamped by.
+impl From<LogClock> for Clock {
+    fn from(clock: LogClock) -> Self {
+        Self::from_fn(move || clock.now())
     }
 }

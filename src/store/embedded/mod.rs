@@ -44,20 +44,13 @@ struct Inner {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `dir`, or makes it. What it has answered for survives the machine's sudden
+    /// Opens the store in `dir`, or makes it; what has ended is judged by `clock`. What it has answered for survives the machine's sudden
     /// end. Blocks while what was written last is read back.
     ///
     /// # Errors
     /// Another process has it, the disk fails, or what is there is no store.
-    pub fn open(dir: &Path) -> StoreResult<Self> {
-        Self::open_at(dir, Clock::system())
-    }
-
-    /// As [`Self::open`], by another clock.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
-    pub fn open_at(dir: &Path, clock: Clock) -> StoreResult<Self> {
+    pub fn open(dir: &Path, clock: impl Into<Clock>) -> StoreResult<Self> {
+        let clock = clock.into();
         let engine: Arc<dyn Engine> = Arc::new(disk::DiskEngine::open(dir)?);
         let commits = Commits::thread(Arc::clone(&engine), clock.clone())?;
         Ok(Self { inner: Arc::new(Inner { commits, engine, clock }) })
@@ -66,7 +59,8 @@ impl EmbeddedStore {
     /// A store that lasts as long as its clones. It starts no thread and never waits, so that a
     /// simulation with a clock of its own runs the same every time.
     #[must_use]
-    pub fn in_memory(clock: Clock) -> Self {
+    pub fn in_memory(clock: impl Into<Clock>) -> Self {
+        let clock = clock.into();
         let engine: Arc<dyn Engine> = Arc::new(MemoryEngine::default());
         let commits = Commits::inline(Arc::clone(&engine), clock.clone());
         Self { inner: Arc::new(Inner { commits, engine, clock }) }
