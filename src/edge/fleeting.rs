@@ -1,5 +1,6 @@
 //! Fleeting: typing and presence, told to those who joined a conversation and stored nowhere.
 
+use super::presence::{Held, refresh, status_of};
 use super::refused::Outcome;
 use super::session::{OutFrame, Session};
 use super::view::View;
@@ -75,6 +76,17 @@ impl Interest {
         if let Some(sessions) = self.0.lock().by_account.get_mut(&account) {
             sessions.remove(&of);
         }
+    }
+
+    fn is_of_interest(&self, account: AccountId) -> bool {
+        self.0.lock().by_account.get(&account).is_some_and(|of| !of.is_empty())
+    }
+
+    /// Those somebody looks at.
+    fn accounts(&self) -> Vec<AccountId> {
+        let interested = self.0.lock();
+        let looked_at = interested.by_account.iter().filter(|(_, of)| !of.is_empty());
+        looked_at.map(|(account, _)| *account).collect()
     }
 
     fn sessions(&self, account: AccountId) -> Vec<u64> {
@@ -169,6 +181,10 @@ pub fn members_changed(
         let others: Vec<AccountId> = came.iter().copied().filter(|account| *account != member).collect();
         for session in joined(member) {
             edge.interest.add(session.id, conversation, &others);
+            // It was told nothing of them yet.
+            others
+                .iter()
+                .for_each(|other| edge.presence_told.answered(*other, Some(PresenceStatus::Offline)));
         }
     }
 }
@@ -227,15 +243,22 @@ async fn preferences_changed(edge: &Edge, account: AccountId) {
 }
 
 async fn look(edge: &Edge, accounts: &[AccountId]) -> Vec<PresentStatus> {
-    let Ok(found) = edge.presence.look(accounts, edge.clock.now()).await else { return Vec::new() };
+    let Ok(found) = edge.presence.look(accounts, edge.clock.now()).await else {
+        accounts.iter().for_each(|account| edge.presence_told.answered(*account, None));
+        return Vec::new();
+    };
     let mut present = Vec::with_capacity(accounts.len());
+    let mut answers = Vec::with_capacity(accounts.len());
     for (account, presence) in accounts.iter().zip(found) {
-        if !is_visible(edge, *account).await {
-            continue;
+        let is_visible = is_visible(edge, *account).await;
+        let status = status_of(presence.online && is_visible);
+        answers.push((*account, status));
+        if is_visible {
+            present.push(PresentStatus { user_id: *account, status, last_seen: presence.last_seen });
         }
-        let status = if presence.online { PresenceStatus::Online } else { PresenceStatus::Offline };
-        present.push(PresentStatus { user_id: *account, status, last_seen: presence.last_seen });
     }
+    // At the end, so that what was told since it was asked for is seen to differ.
+    answers.iter().for_each(|(account, status)| edge.presence_told.answered(*account, Some(*status)));
     present
 }
 
@@ -277,20 +300,25 @@ fn status_change(change: &PresenceChange) -> OutFrame {
 /// Tells the sessions that are interested.
 pub fn tell_presence(edge: &Edge, changes: &[PresenceChange]) {
     for change in changes {
-        let interested = edge.interest.sessions(change.account);
-        if interested.is_empty() {
-            continue;
-        }
-        let frame = status_change(change);
-        edge.sessions_by_id(&interested, |session| session.push(frame.clone()));
+        edge.presence_told.tell(change.account, change.status, || push_presence(edge, change));
     }
 }
 
-/// Keeps presence: tells who came and left, together, and refreshes who is here.
+/// Gives whether anybody is interested.
+fn push_presence(edge: &Edge, change: &PresenceChange) -> bool {
+    let interested = edge.interest.sessions(change.account);
+    if interested.is_empty() {
+        return false;
+    }
+    let frame = status_change(change);
+    edge.sessions_by_id(&interested, |session| session.push(frame.clone()));
+    true
+}
+
+/// Keeps presence: tells who came and left, together, refreshes who is here, and puts right what was told.
 pub async fn run(edge: Arc<Edge>) {
     let mut refreshed = tokio::time::Instant::now();
-    // Who was said to be here: nobody else has left.
-    let mut held: HashSet<AccountId> = HashSet::new();
+    let mut held = Held::default();
     loop {
         tokio::select! {
             biased;
@@ -298,34 +326,45 @@ pub async fn run(edge: Arc<Edge>) {
             () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
         }
         let touched = std::mem::take(&mut *edge.presence_touched.lock());
-        let (here, gone): (Vec<AccountId>, Vec<AccountId>) =
-            touched.into_iter().partition(|account| edge.routes.has(*account));
-        held.extend(&here);
-        let gone: Vec<_> = gone.into_iter().filter(|account| held.remove(account)).collect();
         let now = edge.clock.now();
-        let mut changes = Vec::new();
-        if !here.is_empty() {
-            let came = edge.presence.hold(edge.id, &here, now).await.unwrap_or_default();
-            changes.extend(visible_changes(&edge, came, PresenceStatus::Online, None).await);
-        }
-        if !gone.is_empty() {
-            let left = edge.presence.leave(edge.id, &gone, now).await.unwrap_or_default();
-            changes.extend(visible_changes(&edge, left, PresenceStatus::Offline, Some(now)).await);
-        }
-        if !changes.is_empty()
-            && let Err(error) = edge.link.presence(changes).await
-        {
-            tracing::debug!(%error, "presence was not passed on");
-        }
+        let turn = held.turn(&edge.presence, edge.id, touched, |account| edge.routes.has(account), now).await;
+        // With the next change, or the next refresh.
+        edge.presence_touched.lock().extend(turn.again);
+        let mut changes = visible_changes(&edge, turn.came, PresenceStatus::Online, None).await;
+        changes.extend(visible_changes(&edge, turn.left, PresenceStatus::Offline, Some(now)).await);
+        pass_on(&edge, changes).await;
         if refreshed.elapsed() >= Duration::from_millis(crate::presence::REFRESH_MS) {
             refreshed = tokio::time::Instant::now();
             // Not from before the waiting above: what is held by an old time has run out as soon as it stands.
             let now = edge.clock.now();
-            for accounts in edge.routes.accounts().chunks(1_000) {
-                // What is not refreshed runs out by itself; the next round tries again.
-                let _ = edge.presence.hold(edge.id, accounts, now).await;
-            }
+            let came = refresh(&edge.presence, edge.id, &edge.routes.accounts(), now).await;
+            pass_on(&edge, visible_changes(&edge, came, PresenceStatus::Online, None).await).await;
+            reconcile(&edge).await;
         }
+    }
+}
+
+async fn pass_on(edge: &Edge, changes: Vec<PresenceChange>) {
+    if !changes.is_empty()
+        && let Err(error) = edge.link.presence(changes).await
+    {
+        tracing::debug!(%error, "presence was not passed on");
+    }
+}
+
+/// Tells those who look here what is not as they were told: of an edge that was killed, or what came late or not at all.
+async fn reconcile(edge: &Edge) {
+    edge.presence_told.keep(|account| edge.interest.is_of_interest(account));
+    let accounts = edge.interest.accounts();
+    let differences = edge.presence_told.differences(&edge.presence, &accounts, edge.clock.now()).await;
+    let visible = async |found: super::presence::Difference| (is_visible(edge, found.account).await, found);
+    let judged: Vec<_> =
+        futures_util::stream::iter(differences).map(visible).buffered(ASKED_AT_ONCE).collect().await;
+    for (is_visible, found) in judged {
+        let status = status_of(found.presence.online && is_visible);
+        let last_seen = found.presence.last_seen.filter(|_| is_visible);
+        let change = PresenceChange { account: found.account, status, last_seen };
+        edge.presence_told.tell_difference(&found, status, || push_presence(edge, &change));
     }
 }
 

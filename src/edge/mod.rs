@@ -19,6 +19,7 @@ pub mod listener;
 pub mod newest;
 pub mod outbox;
 pub mod place;
+pub mod presence;
 pub mod query;
 pub mod refused;
 pub mod rest;
@@ -113,6 +114,7 @@ pub struct Edge {
     /// Whose preferences have changed and were not gone by yet.
     pub preferences_changed: Notify,
     pub preferences_touched: Mutex<BTreeSet<AccountId>>,
+    presence_told: presence::Told,
     marks: command::mark::MarkBook,
     preferences: command::preferences::Cache,
     /// Sessions that still hold live frames back.
@@ -161,6 +163,7 @@ impl Edge {
             presence_touched: Mutex::default(),
             preferences_changed: Notify::new(),
             preferences_touched: Mutex::default(),
+            presence_told: presence::Told::default(),
             marks: command::mark::MarkBook::default(),
             preferences: command::preferences::Cache::default(),
             fresh: Mutex::default(),

@@ -4,6 +4,8 @@
 use crate::support::order;
 use crate::support::person::{Person, Scene, token};
 use crate::support::session::Session;
+use reedi::edge_link::EdgeId;
+use reedi::presence::PresencePort as _;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -12,6 +14,7 @@ on_both!(
     typing_is_told_to_those_who_joined,
     presence_is_told_to_those_who_joined,
     presence_goes_by_who_takes_part,
+    what_nobody_told_of_presence_is_told_within_a_refresh,
     whoever_hides_is_not_seen,
     who_is_blocked_sees_and_is_heard_no_more,
     large_groups_are_told_too,
@@ -176,6 +179,21 @@ async fn presence_goes_by_who_takes_part(scene: Scene) {
     alice.send(0, &other, "a bell").await;
     b.message("a bell").await;
     assert_eq!(of_carol(), heard, "bob is no member");
+}
+
+async fn what_nobody_told_of_presence_is_told_within_a_refresh(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let looking = alice.socket(0).await;
+    looking.ok("join_conversation", json!({ "conversationId": conversation })).await;
+    // An edge that is killed before it tells that bob has come.
+    let edge = scene.cluster.edges[0].member().edge.clone().expect("an edge");
+    let (killed, bobs) = (EdgeId(rand::random()), [bob.account]);
+    edge.presence.hold(killed, &bobs, edge.clock.now()).await.expect("there");
+    assert_eq!(told_of(&looking, &bob, 1).await, "online");
+    // What it held has run out, and nobody tells that either.
+    edge.presence.leave(killed, &bobs, edge.clock.now()).await.expect("there");
+    assert_eq!(told_of(&looking, &bob, 2).await, "offline");
 }
 
 async fn whoever_hides_is_not_seen(scene: Scene) {

@@ -1,0 +1,306 @@
+//! Presence as one edge keeps it: whom it holds, and what it has told those who look.
+//!
+//! A change of presence is told once, over a link that may lose it or pass it on late, and nobody tells that an edge was
+//! killed. So each refresh compares what was told here with what is true, and tells the differences.
+
+use crate::edge_link::EdgeId;
+use crate::presence::{Presence, PresencePort};
+use parking_lot::Mutex;
+use reedi_protocol::event::PresenceStatus;
+use reedi_protocol::{AccountId, Timestamp};
+use std::collections::{HashMap, HashSet};
+
+/// Accounts told of or asked for in one call.
+const AT_ONCE: usize = 1_000;
+
+/// Who was said to be here: nobody else has left.
+#[derive(Default)]
+pub struct Held(HashSet<AccountId>);
+
+/// What a turn of [`Held`] has changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Offline everywhere before.
+    pub came: Vec<AccountId>,
+    /// Offline everywhere now.
+    pub left: Vec<AccountId>,
+    /// Have left here, and it could not be said: to be tried again.
+    pub again: Vec<AccountId>,
+}
+
+impl Held {
+    /// Says of those that were `touched` whether they are here. Who came and could not be said to be here is so at the next
+    /// [`refresh`].
+    pub async fn turn(
+        &mut self,
+        presence: &impl PresencePort,
+        edge: EdgeId,
+        touched: impl IntoIterator<Item = AccountId>,
+        is_here: impl Fn(AccountId) -> bool,
+        now: Timestamp,
+    ) -> Turn {
+        let (here, gone): (Vec<AccountId>, Vec<AccountId>) =
+            touched.into_iter().partition(|account| is_here(*account));
+        // Whether or not it could be said: an answer may be lost where the question was not.
+        self.0.extend(&here);
+        let gone: Vec<_> = gone.into_iter().filter(|account| self.0.contains(account)).collect();
+        let mut turn = Turn::default();
+        if !here.is_empty() {
+            turn.came = presence.hold(edge, &here, now).await.unwrap_or_default();
+        }
+        if !gone.is_empty() {
+            match presence.leave(edge, &gone, now).await {
+                Ok(left) => {
+                    for account in &gone {
+                        self.0.remove(account);
+                    }
+                    turn.left = left;
+                }
+                Err(_) => turn.again = gone,
+            }
+        }
+        turn
+    }
+}
+
+/// Says again that `accounts` are here. Gives those that were offline everywhere before: to say it before has failed, or
+/// was forgotten.
+pub async fn refresh(
+    presence: &impl PresencePort,
+    edge: EdgeId,
+    accounts: &[AccountId],
+    now: Timestamp,
+) -> Vec<AccountId> {
+    let mut came = Vec::new();
+    for accounts in accounts.chunks(AT_ONCE) {
+        // What is not refreshed runs out by itself; the next round tries again.
+        came.extend(presence.hold(edge, accounts, now).await.unwrap_or_default());
+    }
+    came
+}
+
+/// What those who look at an account here were told last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    All(PresenceStatus),
+    /// Not all of them the same, or some nothing.
+    Differing,
+}
+
+/// An account that is not as it was told.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub account: AccountId,
+    pub presence: Presence,
+    before: Option<Last>,
+}
+
+/// What was told here of the accounts somebody looks at. Who is not in it was not told of: that is, as offline.
+#[derive(Default)]
+pub struct Told(Mutex<HashMap<AccountId, Last>>);
+
+impl Told {
+    /// One who begins to look was told `status`; `None` where it could not be.
+    pub fn answered(&self, account: AccountId, status: Option<PresenceStatus>) {
+        let answer = status.map_or(Last::Differing, Last::All);
+        let mut told = self.0.lock();
+        let last = told.entry(account).or_insert(answer);
+        if *last != answer {
+            *last = Last::Differing;
+        }
+    }
+
+    /// Tells all who look by `push`, which gives whether anybody does. What is told and what is remembered change together.
+    pub fn tell(&self, account: AccountId, status: PresenceStatus, push: impl FnOnce() -> bool) {
+        let mut told = self.0.lock();
+        if push() {
+            told.insert(account, Last::All(status));
+        }
+    }
+
+    /// As [`Told::tell`], but not if something else was told since the difference was found, nor what they know.
+    pub fn tell_difference(
+        &self,
+        difference: &Difference,
+        status: PresenceStatus,
+        push: impl FnOnce() -> bool,
+    ) {
+        let mut told = self.0.lock();
+        let last = told.get(&difference.account).copied();
+        if last == difference.before && !knows(last, status) && push() {
+            told.insert(difference.account, Last::All(status));
+        }
+    }
+
+    /// Forgets those nobody looks at.
+    pub fn keep(&self, is_looked_at: impl Fn(AccountId) -> bool) {
+        self.0.lock().retain(|account, _| is_looked_at(*account));
+    }
+
+    /// Those of `accounts` that are not as they were told; none of those that cannot be asked for now.
+    pub async fn differences(
+        &self,
+        presence: &impl PresencePort,
+        accounts: &[AccountId],
+        now: Timestamp,
+    ) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        for accounts in accounts.chunks(AT_ONCE) {
+            // Before it is asked: what is told meanwhile is newer than the answer.
+            let before: Vec<_> = {
+                let told = self.0.lock();
+                accounts.iter().map(|account| told.get(account).copied()).collect()
+            };
+            let Ok(found) = presence.look(accounts, now).await else { continue };
+            for ((account, presence), before) in accounts.iter().zip(found).zip(before) {
+                if !knows(before, status_of(presence.online)) {
+                    differences.push(Difference { account: *account, presence, before });
+                }
+            }
+        }
+        differences
+    }
+}
+
+fn knows(last: Option<Last>, status: PresenceStatus) -> bool {
+    last.unwrap_or(Last::All(PresenceStatus::Offline)) == Last::All(status)
+}
+
+/// The status of who may be seen.
+#[must_use]
+pub fn status_of(online: bool) -> PresenceStatus {
+    if online { PresenceStatus::Online } else { PresenceStatus::Offline }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::presence::in_memory::InMemoryPresence;
+    use crate::presence::{HOLD_MS, PresenceError};
+    use PresenceStatus::{Offline, Online};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    const EDGE: EdgeId = EdgeId(1);
+    const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);
+
+    fn ann() -> AccountId {
+        AccountId::new(uuid::Uuid::from_u128(1))
+    }
+
+    /// The presence of this process, cut off at times.
+    #[derive(Clone, Default)]
+    struct CutOff(InMemoryPresence, Arc<AtomicBool>);
+
+    impl CutOff {
+        fn away(&self, away: bool) {
+            self.1.store(away, Relaxed);
+        }
+
+        fn reach(&self) -> Result<&InMemoryPresence, PresenceError> {
+            if self.1.load(Relaxed) { Err(PresenceError("away".to_owned())) } else { Ok(&self.0) }
+        }
+    }
+
+    impl PresencePort for CutOff {
+        async fn hold(
+            &self,
+            edge: EdgeId,
+            accounts: &[AccountId],
+            now: Timestamp,
+        ) -> Result<Vec<AccountId>, PresenceError> {
+            self.reach()?.hold(edge, accounts, now).await
+        }
+
+        async fn leave(
+            &self,
+            edge: EdgeId,
+            accounts: &[AccountId],
+            now: Timestamp,
+        ) -> Result<Vec<AccountId>, PresenceError> {
+            self.reach()?.leave(edge, accounts, now).await
+        }
+
+        async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
+            self.reach()?.look(accounts, now).await
+        }
+    }
+
+    async fn told_now(told: &Told, presence: &CutOff, now: Timestamp) -> Vec<PresenceStatus> {
+        let mut heard = Vec::new();
+        for difference in told.differences(presence, &[ann()], now).await {
+            let status = status_of(difference.presence.online);
+            told.tell_difference(&difference, status, || {
+                heard.push(status);
+                true
+            });
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_came_while_presence_was_away_comes_with_the_refresh() {
+        let (presence, mut held) = (CutOff::default(), Held::default());
+        presence.away(true);
+        assert_eq!(held.turn(&presence, EDGE, [ann()], |_| true, NOW).await, Turn::default());
+        assert!(refresh(&presence, EDGE, &[ann()], NOW).await.is_empty());
+        presence.away(false);
+        assert_eq!(refresh(&presence, EDGE, &[ann()], NOW).await, [ann()]);
+        assert!(refresh(&presence, EDGE, &[ann()], NOW).await.is_empty(), "once");
+    }
+
+    #[tokio::test]
+    async fn who_left_while_presence_was_away_leaves_later() {
+        let (presence, mut held) = (CutOff::default(), Held::default());
+        held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
+        presence.away(true);
+        let turn = held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
+        assert_eq!(turn, Turn { again: vec![ann()], ..Turn::default() });
+        presence.away(false);
+        let turn = held.turn(&presence, EDGE, turn.again, |_| false, NOW).await;
+        assert_eq!(turn, Turn { left: vec![ann()], ..Turn::default() });
+        assert_eq!(held.turn(&presence, EDGE, [ann()], |_| false, NOW).await, Turn::default(), "once");
+    }
+
+    #[tokio::test]
+    async fn who_was_held_by_an_edge_that_was_killed_is_told_to_be_gone() {
+        let (presence, told) = (CutOff::default(), Told::default());
+        presence.hold(EdgeId(2), &[ann()], NOW).await.unwrap();
+        told.answered(ann(), Some(Online));
+        assert!(told_now(&told, &presence, NOW).await.is_empty());
+        let over = NOW.plus_millis(HOLD_MS);
+        presence.away(true);
+        assert!(told_now(&told, &presence, over).await.is_empty(), "nobody knows");
+        presence.away(false);
+        assert_eq!(told_now(&told, &presence, over).await, [Offline]);
+        assert!(told_now(&told, &presence, over).await.is_empty(), "once");
+    }
+
+    #[tokio::test]
+    async fn what_was_told_in_the_wrong_order_is_put_right() {
+        let (presence, told) = (CutOff::default(), Told::default());
+        told.answered(ann(), None);
+        let stale = told.differences(&presence, &[ann()], NOW).await;
+        presence.hold(EdgeId(2), &[ann()], NOW).await.unwrap();
+        told.tell(ann(), Online, || true);
+        told.tell_difference(&stale[0], Offline, || panic!("something newer was told"));
+        told.tell(ann(), Offline, || true);
+        assert_eq!(told_now(&told, &presence, NOW).await, [Online]);
+    }
+
+    #[tokio::test]
+    async fn who_was_told_otherwise_or_nothing_is_told() {
+        let (presence, told) = (CutOff::default(), Told::default());
+        assert!(told_now(&told, &presence, NOW).await.is_empty(), "nobody was told, and nobody is here");
+        told.answered(ann(), Some(Offline));
+        told.answered(ann(), Some(Online));
+        assert_eq!(told_now(&told, &presence, NOW).await, [Offline]);
+        told.answered(ann(), None);
+        assert_eq!(told_now(&told, &presence, NOW).await, [Offline]);
+        presence.hold(EDGE, &[ann()], NOW).await.unwrap();
+        told.tell(ann(), Online, || false);
+        assert_eq!(told_now(&told, &presence, NOW).await, [Online], "nobody had heard it");
+        told.keep(|_| false);
+        assert!(told.0.lock().is_empty());
+    }
+}
