@@ -39,7 +39,9 @@ impl Bucket {
     fn take(&self, rate: Rate, uptime_ms: u64) -> Result<(), u64> {
         let now_us = uptime_ms.saturating_mul(1_000);
         let mut refused = 0;
-        let next = |full_at_us| gcra(Some(full_at_us), now_us, rate).inspect_err(|wait| refused = *wait).ok();
+        let next = |full_at_us| {
+            gcra(Some(full_at_us), now_us, rate).inspect_err(|early| refused = early.retry_after_ms).ok()
+        };
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         taken.map(drop).map_err(|_| refused)
     }

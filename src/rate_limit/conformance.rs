@@ -1,7 +1,7 @@
 //! What every rate limit adapter does. Each check takes subjects of its own, so that checks may run
 //! at the same time on one Redis; a failed check panics.
 
-use super::{Decision, Rate, RateLimitPort, Subject, gcra};
+use super::{CLOCKS_DIFFER_MS, Decision, Rate, RateLimitPort, Subject, TooEarly, gcra};
 use futures_util::future::join_all;
 use reedi_protocol::{AccountId, ConversationKey, Timestamp};
 use uuid::Uuid;
@@ -21,6 +21,7 @@ async fn take(port: &impl RateLimitPort, subject: Subject, rate: Rate, now: Time
 pub async fn all(port: &impl RateLimitPort) {
     a_burst_then_the_rate(port).await;
     a_refusal_costs_nothing(port).await;
+    a_number_from_a_clock_ahead_does_not_bind(port).await;
     subjects_are_apart(port).await;
     takers_at_once_get_the_burst_once(port).await;
     extremes_are_decided(port).await;
@@ -53,6 +54,29 @@ pub async fn a_refusal_costs_nothing(port: &impl RateLimitPort) {
         assert_eq!(take(port, who, rate, NOW).await, Decision::Refused { retry_after_ms: 1_000 });
     }
     assert_eq!(take(port, who, rate, NOW.plus_millis(1_000)).await, Decision::Allowed);
+}
+
+/// An edge whose clock is an hour ahead takes a whole burst; then one with a good clock is asked.
+pub async fn a_number_from_a_clock_ahead_does_not_bind(port: &impl RateLimitPort) {
+    let (who, ahead) = (subject(), NOW.plus_millis(3_600_000));
+    for _ in 0..RATE.burst {
+        assert_eq!(take(port, who, RATE, ahead).await, Decision::Allowed);
+    }
+    let most_ms = CLOCKS_DIFFER_MS + 100;
+    assert_eq!(take(port, who, RATE, NOW).await, Decision::Refused { retry_after_ms: most_ms });
+    let (early, due) = (NOW.plus_millis(most_ms - 1), NOW.plus_millis(most_ms));
+    assert_eq!(take(port, who, RATE, early).await, Decision::Refused { retry_after_ms: 1 });
+    assert_eq!(take(port, who, RATE, due).await, Decision::Allowed);
+    // As far as clocks may differ a number holds: else edges with different clocks would not limit together.
+    let within = due.plus_millis(CLOCKS_DIFFER_MS);
+    let who = subject();
+    for _ in 0..RATE.burst {
+        assert_eq!(take(port, who, RATE, within).await, Decision::Allowed);
+    }
+    for at in [due, due.plus_millis(1_000)] {
+        assert!(matches!(take(port, who, RATE, at).await, Decision::Refused { .. }));
+    }
+    assert_eq!(take(port, who, RATE, within).await, Decision::Refused { retry_after_ms: 100 });
 }
 
 /// Subjects with the same number are not the same.
@@ -115,7 +139,10 @@ pub async fn follows_gcra(port: &impl RateLimitPort, tries: &[Try]) {
                 full_at_us = Some(full_at);
                 Decision::Allowed
             }
-            Err(retry_after_ms) => Decision::Refused { retry_after_ms },
+            Err(TooEarly { retry_after_ms, tat_us }) => {
+                full_at_us = Some(tat_us);
+                Decision::Refused { retry_after_ms }
+            }
         };
         let decided = take(port, who, rate, Timestamp::from_millis(now_ms)).await;
         assert_eq!(decided, expected, "try {place} of {tries:?}");

@@ -1,6 +1,6 @@
 //! Rate limits within one process.
 
-use super::{Decision, Rate, RateLimitError, RateLimitPort, Subject, gcra};
+use super::{Decision, Rate, RateLimitError, RateLimitPort, Subject, TooEarly, gcra};
 use parking_lot::Mutex;
 use reedi_protocol::Timestamp;
 use std::collections::HashMap;
@@ -42,7 +42,10 @@ impl Buckets {
         let known = self.full_at_us.get(&subject).copied();
         let full_at_us = match gcra(known, now_us, rate) {
             Ok(full_at_us) => full_at_us,
-            Err(retry_after_ms) => return Decision::Refused { retry_after_ms },
+            Err(TooEarly { retry_after_ms, tat_us }) => {
+                self.full_at_us.insert(subject, tat_us);
+                return Decision::Refused { retry_after_ms };
+            }
         };
         if known.is_none() && !self.has_place(now_us) {
             return Decision::Refused { retry_after_ms: NO_PLACE_RETRY_MS };

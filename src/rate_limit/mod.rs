@@ -9,6 +9,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+/// How far the clocks of two edges may differ, in milliseconds: as the log's servers (rule P4).
+pub const CLOCKS_DIFFER_MS: u64 = 25_000;
+
 /// So many a second for ever, and so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -68,16 +71,30 @@ pub trait RateLimitPort: Clone + Send + Sync + 'static {
 /// The generic cell rate algorithm (ITU-T I.371, as "virtual scheduling"): `tat_us` is when the
 /// bucket will be full again, in microseconds. Gives the new value where it is allowed.
 ///
+/// A value later than any clock within [`CLOCKS_DIFFER_MS`] writes is of a clock that is wrong. It is brought back as far
+/// as that, and remembered so: judged alone it would be too late again at each try, until the time it was written for.
+///
 /// # Errors
-/// Refused; how many milliseconds to wait.
-pub fn gcra(tat_us: Option<u64>, now_us: u64, rate: Rate) -> Result<u64, u64> {
+/// Refused.
+pub fn gcra(tat_us: Option<u64>, now_us: u64, rate: Rate) -> Result<u64, TooEarly> {
     let (interval_us, tolerance_us) = (rate.interval_us(), rate.tolerance_us());
-    let tat_us = tat_us.unwrap_or(0).max(now_us);
+    let bucket_us = tolerance_us + interval_us;
+    let latest_us = now_us.saturating_add(bucket_us + CLOCKS_DIFFER_MS * 1_000);
+    let tat_us = tat_us.unwrap_or(0).max(now_us).min(latest_us);
     let early_us = tat_us - now_us;
     if early_us > tolerance_us {
-        return Err((early_us - tolerance_us).div_ceil(1_000).max(1));
+        let retry_after_ms = (early_us - tolerance_us).div_ceil(1_000).max(1);
+        return Err(TooEarly { retry_after_ms, tat_us });
     }
     Ok(tat_us + interval_us)
+}
+
+/// A try that [`gcra`] refuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooEarly {
+    pub retry_after_ms: u64,
+    /// What to remember: what was, unless a wrong clock wrote it.
+    pub tat_us: u64,
 }
 
 /// The rate limits of this process.
