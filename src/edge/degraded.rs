@@ -35,6 +35,7 @@ pub async fn run(edge: Arc<Edge>) {
     edge.metrics.set_degraded("log", false);
     edge.metrics.set_degraded("store", false);
     loop {
+        edge.metrics.set_degraded("people", edge.people.degraded());
         tokio::time::sleep(LOOK_EVERY).await;
         let store = tokio::time::timeout(ANSWER_WITHIN, edge.store.ping()).await;
         look(&edge, edge.log_answers.load(Ordering::Relaxed), matches!(store, Ok(Ok(()))));

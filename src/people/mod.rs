@@ -54,6 +54,17 @@ pub enum People {
     Platform(platform::Platform),
 }
 
+impl People {
+    /// Whether remembered answers serve, because the platform is away.
+    #[must_use]
+    pub fn degraded(&self) -> bool {
+        match self {
+            People::Own(_) => false,
+            People::Platform(people) => people.is_away(),
+        }
+    }
+}
+
 macro_rules! dispatch {
     ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $out:ty;)*) => {
         impl PeoplePort for People {

@@ -147,6 +147,12 @@ impl Platform {
         }
     }
 
+    /// Whether the last question that told of it found the platform away.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.0.away_until.lock().is_some()
+    }
+
     /// The body of a 200, or `None` for a 404.
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, PeopleError> {
         if self.0.away_until.lock().is_some_and(|until| Instant::now() < until) {
@@ -161,7 +167,11 @@ impl Platform {
         let result = asked.unwrap_or_else(|_| Err(Failed::away("the platform does not answer in time")));
         let mut away_until = self.0.away_until.lock();
         match &result {
-            Ok(_) => *away_until = None,
+            Ok(_) => {
+                if away_until.take().is_some() {
+                    tracing::info!("the platform answers again");
+                }
+            }
             Err(Failed { is_away: false, .. }) => {}
             Err(Failed { error, .. }) => {
                 if away_until.is_none() {
@@ -181,6 +191,10 @@ impl Platform {
         match response.status().as_u16() {
             200 => {}
             404 => return Ok(None),
+            // These are for this server, whatever it asks: a wrong password, or too many questions.
+            status @ (401 | 403 | 408 | 429) => {
+                return Err(Failed::away(format!("the platform answers {status}")));
+            }
             status @ 400..500 => return Err(Failed::of_one(format!("the platform answers {status}"))),
             status => return Err(Failed::away(format!("the platform answers {status}"))),
         }
