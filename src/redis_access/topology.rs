@@ -152,7 +152,8 @@ async fn ask(connection: &mut MultiplexedConnection, address: &str) -> RedisResu
 }
 
 /// The answer to `CLUSTER SLOTS`: rows of first slot, last slot, master, replicas; a server is at least its
-/// host and port. A host that is empty or null is the one that was asked.
+/// host and port. A host that is empty or null is the one that was asked; one that is `?` is not known, nor who has those
+/// slots.
 fn told_by_cluster(slots: Value, asked: &str) -> RedisResult<Told> {
     let malformed = || RedisError::from((ErrorKind::UnexpectedReturnType, "malformed CLUSTER SLOTS"));
     let mut told = Told::new();
@@ -162,6 +163,10 @@ fn told_by_cluster(slots: Value, asked: &str) -> RedisResult<Told> {
         let master = Vec::<Value>::from_redis_value_ref(master)?;
         let [host, port, ..] = master.as_slice() else { return Err(malformed()) };
         let host = Option::<String>::from_redis_value_ref(host)?.filter(|host| !host.is_empty());
+        // The server asked does not know this one's address yet; others are to be used meanwhile.
+        if host.as_deref() == Some("?") {
+            continue;
+        }
         let port = u16::from_redis_value_ref(port)?;
         let same_host = || asked.rsplit_once(':').map_or(asked, |(host, _)| host);
         let address = match host {
@@ -218,6 +223,7 @@ mod tests {
             row(0, 4, host("redis-1.example.com"), 7002),
             row(20, 20, Value::Nil, 7003),
             row(30, 31, host(""), 7004),
+            row(32, 32, host("?"), 7006),
             row(40, 16_383, host("::1"), 7005),
         ];
         let told = told_by_cluster(Value::Array(rows), "asked:6379").unwrap();
