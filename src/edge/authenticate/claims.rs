@@ -3,6 +3,7 @@
 use super::{Identity, LEEWAY_MS, TokenError};
 use reedi_protocol::{AccountId, DeviceId, Timestamp};
 use serde::Deserialize;
+use std::time::Duration;
 
 #[derive(Deserialize)]
 pub(super) struct Claims {
@@ -45,6 +46,18 @@ impl Audience {
             Self::Many(audiences) => audiences.iter().any(|audience| audience == wanted),
         }
     }
+}
+
+/// How long ago the token with these claims was issued, by what it says of itself. Believed only where nothing comes of it
+/// but which error is told.
+pub(super) fn issued_ago(body: &str, now: Timestamp) -> Option<Duration> {
+    #[derive(Deserialize)]
+    struct Issued {
+        iat: NumericDate,
+    }
+    let issued: Issued = super::decoded(body, TokenError::Claims).ok()?;
+    let ago_ms = now.as_millis().checked_sub(issued.iat.to_timestamp().as_millis());
+    Some(Duration::from_millis(ago_ms.unwrap_or_default()))
 }
 
 impl Claims {

@@ -1,25 +1,31 @@
-//! Public keys that a URL tells (RFC 7517): cached, fetched again for a key that is not known and now
-//! and then besides, and kept while the URL is away.
+//! Public keys that a URL tells (RFC 7517): cached, fetched again for a token that no known key has signed and
+//! now and then besides, and kept while the URL is away.
 
-use super::TokenError;
+use super::{LEEWAY_MS, TokenError};
 use arc_swap::ArcSwap;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
 
 /// Whoever signs in waits at most this long for the keys.
 const FETCH_WITHIN: Duration = Duration::from_secs(5);
-/// Anyone can name a key that does not exist: fetches beyond a burst come at most this often.
+/// Anyone can name a key that does not exist, or forge a signature: fetches beyond a burst come at most this often.
 const FETCH_EVERY: Duration = Duration::from_secs(10);
 /// Fetches at once, so that a rotation right after a start or another rotation is seen at once.
 const FETCH_BURST: u32 = 5;
-/// Keys that were withdrawn are forgotten within this time.
+/// A set that is older is fetched anew by the next token, which does not wait for it.
 const FRESH_FOR: Duration = Duration::from_secs(600);
+/// A token waits where the set is older still, as on an edge that nobody came to: so keys that were withdrawn verify
+/// nothing after this time, as long as the URL answers.
+const WITHDRAWN_WITHIN: Duration = Duration::from_secs(1_200);
+/// A set so young is taken for what the provider has: a forged signature costs no fetch.
+const LATELY: Duration = Duration::from_secs(5);
+/// As many servers as a fetch may be sent on to.
+const REDIRECTIONS: usize = 3;
 /// A set has a handful of keys of some 400 bytes each.
 const SET_BYTES: usize = 256 * 1024;
 const SET_KEYS: usize = 64;
@@ -29,9 +35,8 @@ pub(super) struct Jwks(Arc<Inner>);
 struct Inner {
     url: Url,
     client: reqwest::Client,
+    /// Another one after each attempt, so that who waited for another's does not repeat it.
     known: ArcSwap<Known>,
-    /// Counts attempts, so that who waited for another's fetch does not repeat it.
-    attempts: AtomicU64,
     fetching: tokio::sync::Mutex<()>,
     allowance: Mutex<Allowance>,
 }
@@ -78,14 +83,18 @@ impl Jwks {
     pub(super) fn new(url: Url) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(FETCH_WITHIN)
-            .redirect(reqwest::redirect::Policy::limited(3))
+            .redirect(reqwest::redirect::Policy::custom(|attempt| {
+                match may_follow(attempt.previous(), attempt.url()) {
+                    Ok(()) => attempt.follow(),
+                    Err(why) => attempt.error(why),
+                }
+            }))
             .user_agent(concat!("reedi/", env!("CARGO_PKG_VERSION")))
             .build()?;
         Ok(Self(Arc::new(Inner {
             url,
             client,
             known: ArcSwap::default(),
-            attempts: AtomicU64::new(0),
             fetching: tokio::sync::Mutex::new(()),
             allowance: Mutex::new(Allowance { left: FETCH_BURST, refilled: Instant::now() }),
         })))
@@ -100,51 +109,96 @@ impl Jwks {
         self.0.fetch().await
     }
 
-    /// The keys that may have signed a token: those of its `kid`, or all of its algorithm where it
-    /// names none.
-    pub(super) async fn keys(
+    /// Whether a key that may have signed a token, of its `kid` or any of its algorithm where it names none,
+    /// `verifies` it. `issued_ago` is how long ago the token says it was issued.
+    pub(super) async fn verify(
         &self,
         algorithm: Algorithm,
         kid: Option<&str>,
-    ) -> Result<Vec<DecodingKey>, TokenError> {
-        let found = self.0.find(algorithm, kid);
-        if !found.is_empty() {
-            self.refresh_if_old();
-            return Ok(found);
+        verifies: impl Fn(&DecodingKey) -> bool,
+        issued_ago: impl FnOnce() -> Option<Duration>,
+    ) -> Result<(), TokenError> {
+        self.refresh_if_old().await;
+        let known = self.0.known.load_full();
+        let judged = known.judge(algorithm, kid, &verifies);
+        let is_young = known.age().is_some_and(|age| age < LATELY);
+        if judged.is_ok() || (judged == Err(TokenError::Signature) && is_young) {
+            return judged;
         }
-        self.0.fetch_unless_just_done().await;
-        let found = self.0.find(algorithm, kid);
-        match found.is_empty() {
-            false => Ok(found),
-            true if self.0.known.load().failing => Err(TokenError::KeysUnavailable),
-            true => Err(TokenError::UnknownKey),
-        }
+        // Perhaps by a new key, under a new `kid` or an old one.
+        self.0.fetch_unless_just_done(&known).await;
+        let newest = self.0.known.load();
+        let judged = newest.judge(algorithm, kid, &verifies);
+        let was_looked_for = newest.fetched > known.fetched
+            || (!newest.failing && newest.age().is_some_and(|age| covers(age, issued_ago())));
+        // A good token must not be said to be bad because nobody could look for its key.
+        if judged.is_ok() || was_looked_for { judged } else { Err(TokenError::KeysUnavailable) }
     }
 
-    /// Keeps nobody waiting.
-    fn refresh_if_old(&self) {
-        let known = self.0.known.load();
-        let is_old = known.fetched.is_none_or(|at| at.elapsed() > FRESH_FOR);
+    /// Keeps nobody waiting, unless the set is too old to go by and nothing says that it cannot be fetched.
+    async fn refresh_if_old(&self) {
+        let known = self.0.known.load_full();
+        let Some(age) = known.age().filter(|age| *age > FRESH_FOR) else { return };
+        if age > WITHDRAWN_WITHIN && !known.failing {
+            self.0.fetch_unless_just_done(&known).await;
+            return;
+        }
         // Somebody who is fetching already will do.
-        if is_old && self.0.fetching.try_lock().is_ok() {
+        if self.0.fetching.try_lock().is_ok() {
             let inner = Arc::clone(&self.0);
-            tokio::spawn(async move { inner.fetch_unless_just_done().await });
+            tokio::spawn(async move { inner.fetch_unless_just_done(&known).await });
         }
     }
 }
 
-impl Inner {
-    fn find(&self, algorithm: Algorithm, kid: Option<&str>) -> Vec<DecodingKey> {
-        let known = self.known.load();
-        let fits = |key: &&Key| key.algorithm == algorithm && (kid.is_none() || key.kid.as_deref() == kid);
-        known.keys.iter().filter(fits).map(|key| key.key.clone()).collect()
+/// Whether a set that was fetched `age` ago has the key of a token that was issued `issued_ago`, if any has. Whoever
+/// signs tells a key before it is used. A token that does not say goes by how often the set is fetched where many
+/// ask.
+fn covers(age: Duration, issued_ago: Option<Duration>) -> bool {
+    match issued_ago {
+        Some(issued_ago) => age + Duration::from_millis(LEEWAY_MS) < issued_ago,
+        None => age < FETCH_EVERY,
+    }
+}
+
+/// Whether a fetch that came by `previous` may be sent on to `next`: whoever is in between could answer with a key
+/// of its own where TLS is given up.
+pub(super) fn may_follow(previous: &[Url], next: &Url) -> Result<(), &'static str> {
+    if previous.len() > REDIRECTIONS {
+        return Err("the JWKS URL redirects too often");
+    }
+    if previous.iter().any(|url| url.scheme() == "https") && next.scheme() != "https" {
+        return Err("the JWKS URL redirects from https to http");
+    }
+    Ok(())
+}
+
+impl Known {
+    fn age(&self) -> Option<Duration> {
+        self.fetched.map(|at| at.elapsed())
     }
 
-    /// Fetches once for all who ask meanwhile, and not at all where too many have asked before.
-    async fn fetch_unless_just_done(&self) {
-        let before = self.attempts.load(Ordering::Acquire);
+    fn judge(
+        &self,
+        algorithm: Algorithm,
+        kid: Option<&str>,
+        verifies: impl Fn(&DecodingKey) -> bool,
+    ) -> Result<(), TokenError> {
+        let fits = |key: &&Key| key.algorithm == algorithm && (kid.is_none() || key.kid.as_deref() == kid);
+        let mut found = self.keys.iter().filter(fits).peekable();
+        if found.peek().is_none() {
+            return Err(TokenError::UnknownKey);
+        }
+        if found.any(|key| verifies(&key.key)) { Ok(()) } else { Err(TokenError::Signature) }
+    }
+}
+
+impl Inner {
+    /// Fetches once for all who found nothing in `known`, and not at all where too many have asked before.
+    async fn fetch_unless_just_done(&self, known: &Arc<Known>) {
         let _turn = self.fetching.lock().await;
-        if self.attempts.load(Ordering::Acquire) != before || !self.allowance.lock().take() {
+        let was_asked = !Arc::ptr_eq(known, &self.known.load());
+        if was_asked || !self.allowance.lock().take() {
             return;
         }
         // What is wrong is in the log and in `failing`.
@@ -162,13 +216,18 @@ impl Inner {
             }
         };
         self.known.store(Arc::new(known));
-        self.attempts.fetch_add(1, Ordering::Release);
         result.map(drop)
     }
 
     async fn ask(&self) -> Result<Vec<Key>, String> {
         // The URL may hold a password: it is not for the log.
-        let told = |error: reqwest::Error| error.without_url().to_string();
+        let told = |error: reqwest::Error| {
+            let error = error.without_url();
+            match std::error::Error::source(&error).filter(|_| error.is_redirect()) {
+                Some(why) => why.to_string(),
+                None => error.to_string(),
+            }
+        };
         let request = self.client.get(self.url.clone()).header("accept", "application/json");
         let mut response = request.send().await.map_err(told)?;
         if !response.status().is_success() {

@@ -181,22 +181,19 @@ impl Verifier {
             return Err(TokenError::Critical);
         }
         let algorithm = accepted(&header.alg).ok_or(TokenError::Algorithm)?;
-        let keys = self.keys(algorithm, header.kid.as_deref()).await?;
-        // The keys are of `algorithm` alone: a public key never verifies as if it were a secret.
+        // Keys are of `algorithm` alone: a public key never verifies as if it were a secret.
         let verifies = |key: &DecodingKey| {
             jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm).unwrap_or(false)
         };
-        if !keys.iter().any(verifies) {
-            return Err(TokenError::Signature);
+        if algorithm == Algorithm::HS256 {
+            let secret = self.0.hs256.as_ref().ok_or(TokenError::Algorithm)?;
+            verifies(secret).then_some(()).ok_or(TokenError::Signature)?;
+        } else {
+            let jwks = self.0.jwks.as_ref().ok_or(TokenError::Algorithm)?;
+            let issued_ago = || claims::issued_ago(body, self.0.clock.now());
+            jwks.verify(algorithm, header.kid.as_deref(), verifies, issued_ago).await?;
         }
         let claims: Claims = decoded(body, TokenError::Claims)?;
         claims.identity(self.0.clock.now(), self.0.issuer.as_deref(), self.0.audience.as_deref())
-    }
-
-    async fn keys(&self, algorithm: Algorithm, kid: Option<&str>) -> Result<Vec<DecodingKey>, TokenError> {
-        match algorithm {
-            Algorithm::HS256 => self.0.hs256.clone().map(|key| vec![key]).ok_or(TokenError::Algorithm),
-            _ => self.0.jwks.as_ref().ok_or(TokenError::Algorithm)?.keys(algorithm, kid).await,
-        }
     }
 }

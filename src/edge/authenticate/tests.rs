@@ -5,6 +5,7 @@ use super::*;
 use crate::runtime::config::Inputs;
 use axum::Router;
 use axum::http::StatusCode;
+use axum::response::Redirect;
 use axum::routing::get;
 use futures_util::FutureExt;
 use jsonwebtoken::EncodingKey;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -65,6 +67,11 @@ fn ed(kid: &str, pem: &[u8]) -> String {
     token(Algorithm::EdDSA, Some(kid), &EncodingKey::from_ed_pem(pem).unwrap(), &claims())
 }
 
+fn ed_issued(kid: &str, pem: &[u8], seconds_ago: i64) -> String {
+    let claims = with("iat", json!(now_s() - seconds_ago));
+    token(Algorithm::EdDSA, Some(kid), &EncodingKey::from_ed_pem(pem).unwrap(), &claims)
+}
+
 fn public(kid: &str) -> Value {
     let keys: Vec<Value> = serde_json::from_str(PUBLIC).unwrap();
     keys.into_iter().find(|key| key["kid"] == kid).unwrap()
@@ -90,7 +97,11 @@ impl KeyServer {
             let answer = told.lock().clone();
             async move { answer }
         };
-        let router = Router::new().route("/jwks", get(handler));
+        let moved = |to: &'static str| get(move || async move { Redirect::temporary(to) });
+        let router = Router::new()
+            .route("/jwks", get(handler))
+            .route("/moved", moved("/jwks"))
+            .route("/round", moved("/round"));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let server = Self { url, answer, asked, task };
         server.tell(keys);
@@ -110,6 +121,13 @@ impl Drop for KeyServer {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Lets time pass for the keys and for nothing else: a paused clock would run requests into their time-outs.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 fn judge(verifier: &Verifier, token: &str) -> Result<Identity, TokenError> {
@@ -305,6 +323,97 @@ async fn unknown_keys_do_not_flood_the_server() {
     }
     assert_eq!(server.asked(), 5, "the burst");
     verifier.verify(&ed("ed-1", ED_1)).await.unwrap();
+}
+
+/// A provider that gives its new key the old one's `kid`, or has none.
+#[tokio::test]
+async fn a_key_that_took_anothers_place_is_fetched_once_for_all_who_bring_it() {
+    let named = |kid: &str, name: Option<&str>| {
+        let mut key = public(kid);
+        key["kid"] = json!(name);
+        key
+    };
+    for name in [Some("same"), None] {
+        let server = KeyServer::start(&[named("ed-1", name)]).await;
+        let verifier = verifier(&[("auth_jwks_url", &server.url)]);
+        let signed = |pem| token(Algorithm::EdDSA, name, &EncodingKey::from_ed_pem(pem).unwrap(), &claims());
+        let (old, new) = (signed(ED_1), signed(ED_2));
+        verifier.verify(&old).await.unwrap();
+        for _ in 0..10 {
+            assert_eq!(verifier.verify(&new).await, Err(TokenError::Signature));
+        }
+        assert_eq!(server.asked(), 1, "a forged signature costs no fetch a moment after one");
+        server.tell(&[named("ed-2", name)]);
+        pass(Duration::from_secs(6)).await;
+        let all = futures_util::future::join_all((0..50).map(|_| verifier.verify(&new))).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(server.asked(), 2);
+        assert_eq!(verifier.verify(&old).await, Err(TokenError::Signature), "it was withdrawn");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_not_said_to_be_bad_where_nobody_could_look() {
+    let server = KeyServer::start(&[public("ed-1")]).await;
+    let verifier = verifier(&[("auth_jwks_url", &server.url)]);
+    for i in 0..5 {
+        assert_eq!(verifier.verify(&ed(&format!("made-up-{i}"), ED_1)).await, Err(TokenError::UnknownKey));
+    }
+    server.tell(&[public("ed-2")]);
+    assert_eq!(verifier.verify(&ed_issued("ed-2", ED_2, 0)).await, Err(TokenError::KeysUnavailable));
+    let stale = ed_issued("ed-0", ED_2, 3_600);
+    assert_eq!(
+        verifier.verify(&stale).await,
+        Err(TokenError::UnknownKey),
+        "the set is newer than this token"
+    );
+    pass(Duration::from_secs(11)).await;
+    verifier.verify(&ed_issued("ed-2", ED_2, 0)).await.unwrap();
+    assert_eq!(server.asked(), 6);
+    // Nor that its signature is wrong.
+    server.tell(&[public("ed-1")]);
+    pass(Duration::from_secs(6)).await;
+    assert_eq!(verifier.verify(&ed_issued("ed-2", ED_1, 0)).await, Err(TokenError::KeysUnavailable));
+    assert_eq!(verifier.verify(&ed_issued("ed-2", ED_1, 3_600)).await, Err(TokenError::Signature));
+    assert_eq!(server.asked(), 6);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_verifies_nothing_on_an_edge_that_nobody_came_to() {
+    let server = KeyServer::start(&[public("ed-1")]).await;
+    let verifier = verifier(&[("auth_jwks_url", &server.url)]);
+    let lasting = with("exp", json!(now_s() + 86_400));
+    let ed = |kid: &str, pem| {
+        token(Algorithm::EdDSA, Some(kid), &EncodingKey::from_ed_pem(pem).unwrap(), &lasting)
+    };
+    verifier.verify(&ed("ed-1", ED_1)).await.unwrap();
+    pass(Duration::from_secs(1_201)).await;
+    *server.answer.lock() = (StatusCode::SERVICE_UNAVAILABLE, String::new());
+    verifier.verify(&ed("ed-1", ED_1)).await.expect("known keys go on while the URL is away");
+    assert_eq!(server.asked(), 2);
+    server.tell(&[public("ed-2")]);
+    verifier.verify(&ed("ed-2", ED_2)).await.unwrap();
+    pass(Duration::from_secs(1_201)).await;
+    server.tell(&[public("ed-1")]);
+    assert_eq!(verifier.verify(&ed("ed-2", ED_2)).await, Err(TokenError::UnknownKey));
+}
+
+#[tokio::test]
+async fn redirects_are_followed_a_few_times_and_never_out_of_tls() {
+    let server = KeyServer::start(&[public("ed-1")]).await;
+    let moved = verifier(&[("auth_jwks_url", &server.url.replace("/jwks", "/moved"))]);
+    moved.verify(&ed("ed-1", ED_1)).await.unwrap();
+    let round = verifier(&[("auth_jwks_url", &server.url.replace("/jwks", "/round"))]);
+    assert_eq!(round.fetch_keys().await, Err("the JWKS URL redirects too often".to_owned()));
+    let url = |text: &str| text.parse().unwrap();
+    let (secure, plain) = (url("https://a/jwks"), url("http://a/jwks"));
+    let follows = |previous: &[&url::Url], next: &url::Url| {
+        let previous: Vec<url::Url> = previous.iter().map(|&url| url.clone()).collect();
+        jwks::may_follow(&previous, next).is_ok()
+    };
+    assert!(follows(&[&secure], &url("https://b/keys")) && follows(&[&plain], &plain));
+    assert!(follows(&[&plain], &secure) && follows(&[&plain, &secure], &secure));
+    assert!(!follows(&[&secure], &plain) && !follows(&[&plain, &secure], &plain));
 }
 
 #[tokio::test]
