@@ -14,6 +14,7 @@ pub mod script;
 mod topology;
 
 use futures_util::{StreamExt, stream};
+use heal::Outage;
 use key::Key;
 use node::{Node, RedisError};
 use redis::{ErrorKind, FromRedisValue, Pipeline, RedisResult, ServerErrorKind};
@@ -99,6 +100,7 @@ struct Shared {
     topology: arc_swap::ArcSwap<Topology>,
     /// A server fails, or slots are elsewhere.
     unwell: Notify,
+    outage: Outage,
 }
 
 impl RedisAccess {
@@ -111,10 +113,11 @@ impl RedisAccess {
             seeds: Seeds::new(config)?,
             topology: arc_swap::ArcSwap::default(),
             unwell: Notify::new(),
+            outage: Outage::default(),
         });
-        let first = tokio::time::timeout(Duration::from_millis(CONNECT_MS), shared.heal_once());
-        if first.await.is_err() || !shared.is_well() {
-            tracing::warn!("Redis is away");
+        let first = tokio::time::timeout(Duration::from_millis(CONNECT_MS), shared.heal_once()).await;
+        if first.is_err() || !shared.is_well() {
+            shared.outage.is(first.as_deref().unwrap_or("it does not answer in time"));
             shared.unwell.notify_one();
         }
         let healer = AbortOnDropHandle::new(tokio::spawn(heal::heal(shared.clone())));
@@ -278,6 +281,7 @@ impl Shared {
             Err(error) => {
                 if node.failed() {
                     tracing::warn!(%error, node = node.address(), "a server of Redis is away");
+                    self.outage.is_told();
                     self.unwell.notify_one();
                 }
             }

@@ -166,10 +166,13 @@ async fn connect_nats(
     Ok((log, link, NatsOwnership::connect(&ownership_config).await?))
 }
 
+fn redis_config(config: &Config) -> RedisConfig {
+    let urls = config.redis.urls.iter().flat_map(|urls| urls.urls().iter().map(ToString::to_string));
+    RedisConfig { ca_file: config.redis.ca.clone(), ..RedisConfig::new(urls.collect()) }
+}
+
 async fn edge_parts(config: &Config, store: &Store, metrics: &Metrics) -> Result<EdgeParts, RoleError> {
-    let urls =
-        config.redis.urls.iter().flat_map(|urls| urls.urls().iter().map(ToString::to_string)).collect();
-    let redis = RedisAccess::connect(&RedisConfig::new(urls)).await?;
+    let redis = RedisAccess::connect(&redis_config(config)).await?;
     let people = match config.accounts_of(false) {
         AccountsOf::Own => People::Own(OwnPeople::new(store.clone())),
         AccountsOf::Platform => People::Platform(super::single::platform(config)?),

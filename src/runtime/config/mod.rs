@@ -116,6 +116,8 @@ settings! {
     redis: RedisConfig = "Redis or Valkey" {
         urls = "redis_url": Option<RedisUrls>, default "",
             "Servers; with more than one, or a server in cluster mode, the cluster's.";
+        ca = "redis_ca": Option<PathBuf>, default "",
+            "PEM file of the authorities that sign the servers' certificates, where `redis_url` is `rediss://`; the public ones where it is not set.";
     }
 
     /// What a client may use up; rule P11 where no other source is named.
