@@ -42,7 +42,7 @@ pub fn cql_config(config: &Config) -> CqlConfig {
         password: config.cql.password.as_ref().map(|password| password.reveal().to_owned()),
         tls_ca_file: config.cql.ca.clone(),
         replication: config.cql.replication.clone(),
-        local_datacenter: None,
+        local_datacenter: config.cql.local_datacenter.as_ref().map(|name| name.as_str().to_owned()),
     }
 }
 
@@ -208,5 +208,27 @@ async fn watch_parts(store: Store, log: NatsLog, link: NatsLink, store_part: Par
             None => Err("NATS is not connected".into()),
         });
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::config::Inputs;
+
+    #[test]
+    fn what_is_configured_reaches_the_parts() {
+        let set = [
+            ("cql_replication", "east:3,west:3"),
+            ("cql_local_datacenter", "west"),
+            ("redis_url", "rediss://a,rediss://b"),
+            ("redis_ca", "/etc/redis.pem"),
+        ];
+        let flags = set.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        let config = Inputs { flags, ..Inputs::default() }.resolve().unwrap().config;
+        assert_eq!(cql_config(&config).local_datacenter.as_deref(), Some("west"));
+        let redis = redis_config(&config);
+        assert_eq!(redis.urls, ["rediss://a", "rediss://b"]);
+        assert_eq!(redis.ca_file.as_deref(), Some(std::path::Path::new("/etc/redis.pem")));
     }
 }

@@ -195,10 +195,35 @@ fn copies(text: &str) -> Option<u8> {
 
 fn datacenter(text: &str) -> Option<(String, u8)> {
     let (name, number) = text.split_once(':')?;
-    let name = name.trim();
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    let clean = !name.is_empty() && name.chars().all(allowed);
-    Some((clean.then(|| name.to_owned())?, copies(number)?))
+    Some((Datacenter::parse(name)?.0, copies(number)?))
+}
+
+/// A datacenter's name, as the nodes tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datacenter(String);
+
+impl Datacenter {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Value for Datacenter {
+    fn accepted() -> String {
+        "a datacenter's name of letters, digits, `_` and `-`, such as east".into()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let name = text.trim();
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let clean = !name.is_empty() && name.chars().all(allowed);
+        clean.then(|| Self(name.to_owned()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
 }
 
 impl Value for Replication {

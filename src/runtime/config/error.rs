@@ -52,6 +52,8 @@ pub enum ConfigError {
     File { path: PathBuf, detail: String },
     #[error("{} (--{}) is not set, and {because}", .setting.env, .setting.flag)]
     Missing { setting: Named, because: &'static str },
+    #[error("{} (--{}) is {got:?}, and {because}", .setting.env, .setting.flag)]
+    Contradicts { setting: Named, got: String, because: &'static str },
 }
 
 /// A setting within an error.
@@ -59,6 +61,13 @@ pub enum ConfigError {
 pub struct Named {
     pub env: &'static str,
     pub flag: &'static str,
+}
+
+impl Named {
+    fn of(name: &str) -> Self {
+        let found = SETTINGS.iter().find(|setting| setting.name == name);
+        found.map_or(Self { env: "", flag: "" }, |setting| Self { env: setting.env, flag: setting.flag })
+    }
 }
 
 /// The longest name that is repeated: twice the longest that a setting has.
@@ -100,9 +109,11 @@ impl ConfigError {
     }
 
     pub(super) fn missing(name: &str, because: &'static str) -> Self {
-        let found = SETTINGS.iter().find(|setting| setting.name == name);
-        let setting = found.map_or(Named { env: "", flag: "" }, |s| Named { env: s.env, flag: s.flag });
-        Self::Missing { setting, because }
+        Self::Missing { setting: Named::of(name), because }
+    }
+
+    pub(super) fn contradicts(name: &str, got: &str, because: &'static str) -> Self {
+        Self::Contradicts { setting: Named::of(name), got: got.to_owned(), because }
     }
 }
 

@@ -12,7 +12,7 @@ pub mod sources;
 mod table;
 pub mod value;
 
-pub use address::{ContactPoints, HttpUrl, NatsUrls, Origins, RedisUrls, Replication};
+pub use address::{ContactPoints, Datacenter, HttpUrl, NatsUrls, Origins, RedisUrls, Replication};
 pub use error::{ConfigError, ConfigErrors, Source};
 pub use networks::Networks;
 pub use secret::{SealKey, SealKeys, Secret, SigningSecret};
@@ -110,6 +110,8 @@ settings! {
             "PEM file of the authorities that sign the nodes' certificates; TLS is used where it is set.";
         replication = "cql_replication": Replication, default "3",
             "Copies of the keyspace that `reedi migrate` makes.";
+        local_datacenter = "cql_local_datacenter": Option<Datacenter>, default "",
+            "Datacenter whose copies are written and read, the same for all processes; wanted where `cql_replication` names more than one.";
     }
 
     /// Presence and rate limits: Redis or Valkey.

@@ -1,7 +1,7 @@
 //! What a process needs besides the defaults, all that is missing told at once.
 
 use super::value::AccountsOf;
-use super::{Config, ConfigError, ConfigErrors, ContactPoints, HttpUrl, NatsUrls, RedisUrls};
+use super::{Config, ConfigError, ConfigErrors, ContactPoints, HttpUrl, NatsUrls, RedisUrls, Replication};
 
 /// The outside parts of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -78,14 +78,30 @@ impl Config {
     /// Checks what is wrong whoever asks: settings of which none works without another.
     ///
     /// # Errors
-    /// Only one of a pair is set.
+    /// Only one of a pair is set, or it is not said which of several datacenters is written and read, or one without copies.
     pub(super) fn check_pairs(&self) -> Result<(), ConfigErrors> {
-        let errors = match (&self.cql.user, &self.cql.password) {
+        let mut errors = match (&self.cql.user, &self.cql.password) {
             (Some(_), None) => vec![ConfigError::missing("cql_password", "REEDI_CQL_USER is")],
             (None, Some(_)) => vec![ConfigError::missing("cql_user", "REEDI_CQL_PASSWORD is")],
             (Some(_), Some(_)) | (None, None) => Vec::new(),
         };
+        errors.extend(self.wrong_datacenter());
         ConfigErrors::none_or(errors)
+    }
+
+    fn wrong_datacenter(&self) -> Option<ConfigError> {
+        let Replication::In(copies) = &self.cql.replication else { return None };
+        match &self.cql.local_datacenter {
+            None if copies.len() > 1 => {
+                let because = "REEDI_CQL_REPLICATION names several: what is written in one is not yet in the others";
+                Some(ConfigError::missing("cql_local_datacenter", because))
+            }
+            Some(local) if !copies.iter().any(|(name, _)| name == local.as_str()) => {
+                let because = "REEDI_CQL_REPLICATION has no copies there";
+                Some(ConfigError::contradicts("cql_local_datacenter", local.as_str(), because))
+            }
+            _ => None,
+        }
     }
 
     /// What works and is unwise all the same, for the log at start.

@@ -161,6 +161,25 @@ fn half_of_a_pair_is_an_error() {
 }
 
 #[test]
+fn copies_in_several_datacenters_want_to_know_which_one_is_used() {
+    let with = |replication: &str, local: &str| {
+        let set = [("REEDI_CQL_REPLICATION", replication), ("REEDI_CQL_LOCAL_DATACENTER", local)];
+        resolve(&[], &set, "").map(|effective| effective.config.cql.local_datacenter)
+    };
+    let error = with("east:3,west:3", "").unwrap_err();
+    assert!(error.contains("REEDI_CQL_LOCAL_DATACENTER (--cql-local-datacenter) is not set"), "{error}");
+    let error = with("east:3,west:3", "north").unwrap_err();
+    assert!(error.contains("\"north\"") && error.contains("REEDI_CQL_REPLICATION"), "{error}");
+    assert!(with("3", "a'b").unwrap_err().contains("a datacenter's name"));
+    for (replication, local) in [("east:3,west:3", "west"), ("east:3", "east"), ("3", "east")] {
+        assert_eq!(with(replication, local).unwrap().unwrap().as_str(), local);
+    }
+    for replication in ["3", "east:3"] {
+        assert_eq!(with(replication, "").unwrap(), None);
+    }
+}
+
+#[test]
 fn what_a_cluster_lacks_is_named() {
     let config = resolve(&[], &[("REEDI_NATS_URL", "nats://a")], "").unwrap().config;
     let error = config.cluster().unwrap_err().to_string();
