@@ -14,6 +14,7 @@ use plain::log_config;
 use proxy::{Line, Proxy};
 use reedi::edge_link;
 use reedi::edge_link::nats::NatsLink;
+use reedi::edge_link::{EdgeId, EdgeLinkPort as _, ToWorkers, WorkerId};
 use reedi::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
 use reedi::log::reading::{Health, Reading};
 use reedi::log::{AppendError, Appended, Log, LogPort, LogReader, ReadError, ShardSet, conformance};
@@ -129,6 +130,28 @@ async fn the_edge_link_conforms() {
     let NatsLogConfig { nats, namespace, .. } = log_config();
     let link = NatsLink::connect(&nats, namespace).await.unwrap();
     edge_link::conformance::all(&link).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_flushed_is_told_although_the_sender_has_ended() {
+    let NatsLogConfig { nats, namespace, .. } = log_config();
+    let link = NatsLink::connect(&nats, namespace.clone()).await.unwrap();
+    let mut inbound = link.listen_as_worker(WorkerId(1)).await.unwrap();
+    let bye = ToWorkers::Bye { edge: EdgeId(7) };
+    let last = bye.clone();
+    // A process of its own, as far as its connection goes: nothing of it runs after the flush.
+    let sender = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let link = NatsLink::connect(&nats, namespace).await.unwrap();
+            link.to_workers(last).await.unwrap();
+            link.flush().await.unwrap();
+        });
+        runtime.shutdown_background();
+    });
+    let heard = tokio::time::timeout(Duration::from_secs(30), inbound.recv()).await;
+    assert_eq!(heard.expect("in time"), Some(bye));
+    sender.join().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

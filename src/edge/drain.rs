@@ -13,6 +13,10 @@ use tokio::time::Instant;
 const STEP_LEAST: Duration = Duration::from_millis(10);
 const STEP_MOST: Duration = Duration::from_millis(100);
 
+/// How long the last sessions may take to be gone: two seconds for a client to say goodbye, and one until others were told
+/// that it left.
+const GONE_WITHIN: Duration = Duration::from_secs(3);
+
 /// Closes all sessions now, each with a time of its own to come back after, up to `spread`.
 pub fn send_away(edge: &Edge, spread: Duration) {
     for session in edge.routes.sessions() {
@@ -35,7 +39,7 @@ fn step(left: usize, time: Duration) -> (usize, Duration) {
 }
 
 /// Closes all sessions, a few at a time over `window`, so that the edges that take them over are not
-/// stormed. Ends when the last is gone.
+/// stormed. Ends when the last is gone and everybody was told, or the time for that is over.
 pub async fn drain(edge: Arc<Edge>, window: Duration) {
     let mut sessions = edge.routes.sessions();
     tracing::info!(sessions = sessions.len(), "draining");
@@ -51,8 +55,24 @@ pub async fn drain(edge: Arc<Edge>, window: Duration) {
     for session in edge.routes.sessions() {
         session.close(CloseCode::Restarting, reason(0));
     }
+    // Whoever is not known to have left by then is so when what this edge held of them has run out.
+    if tokio::time::timeout(GONE_WITHIN, gone(&edge)).await.is_err() {
+        let sessions = edge.routes.sessions().len();
+        tracing::info!(sessions, "leaving before all are gone");
+    }
     // Workers that do not hear it forget this edge after its silence.
     let _ = edge.link.to_workers(ToWorkers::Bye { edge: edge.id }).await;
+    if let Err(error) = edge.link.flush().await {
+        tracing::debug!(%error, "the last words may not have been heard");
+    }
+}
+
+/// Ends when no session is left, and nobody is said to be here any more.
+async fn gone(edge: &Edge) {
+    let mut held = edge.presence_held.subscribe();
+    let is_gone = |held: &usize| *held == 0 && edge.routes.is_empty() && !edge.has_presence_to_tell();
+    // The sender is the edge's own.
+    let _ = held.wait_for(is_gone).await;
 }
 
 #[cfg(test)]

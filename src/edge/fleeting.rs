@@ -333,6 +333,7 @@ pub async fn run(edge: Arc<Edge>) {
         let mut changes = visible_changes(&edge, turn.came, PresenceStatus::Online, None).await;
         changes.extend(visible_changes(&edge, turn.left, PresenceStatus::Offline, Some(now)).await);
         pass_on(&edge, changes).await;
+        edge.presence_held.send_replace(held.count());
         if refreshed.elapsed() >= Duration::from_millis(crate::presence::REFRESH_MS) {
             refreshed = tokio::time::Instant::now();
             // Not from before the waiting above: what is held by an old time has run out as soon as it stands.

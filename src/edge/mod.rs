@@ -115,6 +115,8 @@ pub struct Edge {
     pub preferences_changed: Notify,
     pub preferences_touched: Mutex<BTreeSet<AccountId>>,
     presence_told: presence::Told,
+    /// How many accounts others were told to be here, after each time that changes were told.
+    presence_held: watch::Sender<usize>,
     marks: command::mark::MarkBook,
     preferences: command::preferences::Cache,
     /// Sessions that still hold live frames back.
@@ -164,6 +166,7 @@ impl Edge {
             preferences_changed: Notify::new(),
             preferences_touched: Mutex::default(),
             presence_told: presence::Told::default(),
+            presence_held: watch::channel(0).0,
             marks: command::mark::MarkBook::default(),
             preferences: command::preferences::Cache::default(),
             fresh: Mutex::default(),

@@ -109,8 +109,8 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Store;
     use crate::runtime::clock::LogClock;
+    use crate::store::Store;
     use crate::store::embedded::EmbeddedStore;
     use reedi_protocol::Epoch;
 

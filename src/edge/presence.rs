@@ -29,6 +29,12 @@ pub struct Turn {
 }
 
 impl Held {
+    /// How many.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Says of those that were `touched` whether they are here. Who came and could not be said to be here is so at the next
     /// [`refresh`].
     pub async fn turn(

@@ -113,6 +113,11 @@ impl Routes {
         self.table.lock().accounts.contains_key(&account)
     }
 
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.lock().accounts.is_empty()
+    }
+
     /// Waits until some account came or left.
     pub async fn changed(&self) {
         self.changed.notified().await;

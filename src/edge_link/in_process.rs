@@ -60,6 +60,11 @@ impl EdgeLinkPort for InProcessLink {
         give_all(self.ends.read().edges.values().map(|(_, end)| end), || changes.clone())
     }
 
+    /// What was sent is in its queues.
+    async fn flush(&self) -> Result<(), LinkError> {
+        Ok(())
+    }
+
     async fn listen_as_edge(
         &self,
         edge: EdgeId,

@@ -158,6 +158,9 @@ pub trait EdgeLinkPort: Clone + Send + Sync + 'static {
     /// To every edge, the own one included.
     fn presence(&self, changes: Vec<PresenceChange>) -> impl Future<Output = Result<(), LinkError>> + Send;
 
+    /// Waits until everything that was sent before is with others: the last words of a process that leaves.
+    fn flush(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+
     fn listen_as_edge(
         &self,
         edge: EdgeId,
@@ -204,6 +207,10 @@ impl EdgeLinkPort for EdgeLink {
 
     async fn presence(&self, changes: Vec<PresenceChange>) -> Result<(), LinkError> {
         on_adapter!(self, link => link.presence(changes))
+    }
+
+    async fn flush(&self) -> Result<(), LinkError> {
+        on_adapter!(self, link => link.flush())
     }
 
     async fn listen_as_edge(

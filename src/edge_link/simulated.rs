@@ -104,6 +104,10 @@ impl EdgeLinkPort for SimulatedLink {
         .await
     }
 
+    async fn flush(&self) -> Result<(), LinkError> {
+        self.inner.flush().await
+    }
+
     async fn listen_as_edge(
         &self,
         edge: EdgeId,

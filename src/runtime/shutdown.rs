@@ -13,8 +13,12 @@ use tokio_util::sync::CancellationToken;
 const EXIT_FORCED: i32 = 130;
 /// The exit status of a process that has not ended by itself.
 const EXIT_OVERDUE: i32 = 1;
-/// What is left when everything was told to stop has this long to end.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// How long what was begun may take once the time to drain is over: the last goodbyes, or a request under way, take half of
+/// it.
+const FINISH_WITHIN: Duration = Duration::from_secs(10);
+/// What is left when everything was told to stop has this long to end. With the time to drain that is the default it all
+/// stays below the 30 s that Kubernetes waits.
+const ENDS_WITHIN: Duration = Duration::from_secs(4);
 
 /// The two moments of leaving. Clones share them.
 ///
@@ -109,7 +113,7 @@ impl Shutdown {
         &self.stopping
     }
 
-    /// Drains at the first SIGTERM or SIGINT and stops `drain_within` later. A second signal ends the process at once,
+    /// Drains at the first SIGTERM or SIGINT and stops 10 s after `drain_within`. A second signal ends the process at once,
     /// whenever it comes, and so does the time when what was stopped has still not ended.
     ///
     /// # Errors
@@ -150,7 +154,7 @@ impl Shutdown {
         tokio::select! {
             Some(_) = signals.recv() => return second_signal(),
             () = self.stopping() => {}
-            () = tokio::time::sleep_until(Instant::now() + drain_within) => {
+            () = tokio::time::sleep_until(Instant::now() + drain_within + FINISH_WITHIN) => {
                 tracing::warn!(drain_s = drain_within.as_secs(), "draining took too long: stopping");
             }
         }
@@ -184,9 +188,16 @@ mod tests {
         shutdown.draining().await;
         assert!(!shutdown.is_stopping());
         shutdown.stopping().await;
-        assert_eq!(begun.elapsed().as_secs(), 25);
+        assert_eq!(begun.elapsed(), Duration::from_secs(25) + FINISH_WITHIN);
         assert_eq!(left.await.unwrap(), AtOnce::Overdue, "what hangs is not waited for");
-        assert_eq!(begun.elapsed(), Duration::from_secs(25) + ENDS_WITHIN);
+        assert_eq!(begun.elapsed(), Duration::from_secs(25) + FINISH_WITHIN + ENDS_WITHIN);
+    }
+
+    #[test]
+    fn by_default_a_process_has_ended_before_kubernetes_kills_it() {
+        let config = crate::runtime::config::Inputs::default().resolve().unwrap().config;
+        let drain = Duration::from_secs(config.process.drain_seconds);
+        assert!(drain + FINISH_WITHIN + ENDS_WITHIN < Duration::from_secs(30));
     }
 
     #[tokio::test(start_paused = true)]

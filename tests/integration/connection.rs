@@ -6,9 +6,10 @@ use crate::support::session::{Session, try_open};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::StreamExt;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reedi::presence::PresencePort as _;
 use reedi_client::OpenError;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
@@ -20,6 +21,7 @@ on_both!(
     a_token_that_runs_out_ends_the_connection,
     the_same_device_is_there_once,
     an_edge_that_leaves_sends_its_clients_on,
+    an_edge_that_has_left_holds_nobody,
     a_client_that_does_not_read_is_let_go,
     floods_are_slowed_down,
     probes_tell_the_truth,
@@ -141,6 +143,27 @@ async fn an_edge_that_leaves_sends_its_clients_on(scene: Scene) {
     back.resume(Some(&checkpoint), json!({})).await;
     assert_eq!(back.all("new_message").len(), 2);
     crate::support::order::check(&back);
+}
+
+async fn an_edge_that_has_left_holds_nobody(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let looking = alice.socket(0).await;
+    looking.ok("join_conversation", json!({ "conversationId": conversation })).await;
+    let leaving = scene.cluster.edge(&[("drain_seconds", "0")]).await;
+    let session = Session::open(&leaving.url(), &bob.token).await;
+    let of_bob = |status: &'static str| {
+        let bob = bob.id();
+        move |change: &Value| change["userId"] == bob && change["status"] == status
+    };
+    looking.event("user_status_change", of_bob("online")).await;
+    // Nothing of it runs once it has left.
+    leaving.leave().await;
+    let edge = scene.cluster.edges[0].member().edge.clone().expect("an edge");
+    let presence = edge.presence.look(&[bob.account], edge.clock.now()).await.expect("there");
+    assert!(presence.iter().all(|presence| !presence.online), "{presence:?}");
+    looking.event("user_status_change", of_bob("offline")).await;
+    assert_eq!(session.closed().await.code, Some(1012));
 }
 
 /// A socket with next to no room for what is not read.

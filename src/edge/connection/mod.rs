@@ -90,4 +90,9 @@ impl Edge {
         self.presence_touched.lock().insert(account);
         self.presence_changed.notify_one();
     }
+
+    /// Whether somebody came or left and it was not told yet.
+    pub fn has_presence_to_tell(&self) -> bool {
+        !self.presence_touched.lock().is_empty()
+    }
 }

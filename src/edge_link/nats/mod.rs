@@ -129,11 +129,16 @@ async fn try_subscribe(live: &Live, subjects: &[String]) -> Result<Vec<Subscribe
     for subject in subjects {
         ears.push(live.client.subscribe(subject.clone()).await.map_err(|error| error.to_string())?);
     }
-    // Answered by the server after it has taken the subscriptions: nobody listens on the inbox.
+    round_trip(live).await?;
+    Ok(ears)
+}
+
+/// Ends when the server has taken everything before: it answers by itself, since nobody listens on the inbox.
+async fn round_trip(live: &Live) -> Result<(), String> {
     let inbox = live.client.new_inbox();
     let deadline = Instant::now() + SEND_WITHIN;
     match live.request(inbox, None, bytes::Bytes::new(), deadline).await {
-        Err(crate::log::nats::connection::RequestError::NoResponders) | Ok(_) => Ok(ears),
+        Err(crate::log::nats::connection::RequestError::NoResponders) | Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -187,6 +192,12 @@ impl EdgeLinkPort for NatsLink {
 
     async fn presence(&self, changes: Vec<PresenceChange>) -> Result<(), LinkError> {
         self.send(self.shared.namespace.presence(), &changes).await
+    }
+
+    async fn flush(&self) -> Result<(), LinkError> {
+        let live = self.shared.connection.live();
+        let live = live.ok_or_else(|| LinkError::Unavailable("NATS is disconnected".to_owned()))?;
+        round_trip(&live).await.map_err(LinkError::Unavailable)
     }
 
     async fn listen_as_edge(

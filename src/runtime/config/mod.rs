@@ -37,8 +37,8 @@ settings! {
             "Web pages that may call this service from a browser.";
         trusted_proxies = "trusted_proxies": Networks, default "",
             "Networks of the proxies in front, whose `X-Forwarded-For` is believed; only of such that set it themselves. Without it, all who come through one proxy count as one client where clients are counted by address.";
-        drain_seconds = "drain_seconds": u64, in 0..=3_600, default "25",
-            "Seconds over which a leaving process spreads its goodbyes; Kubernetes kills after 30 s by default.";
+        drain_seconds = "drain_seconds": u64, in 0..=3_600, default "15",
+            "Seconds over which a leaving process spreads its goodbyes. It has ended up to 14 s later; Kubernetes kills after 30 s by default.";
         log_format = "log_format": LogFormat, default "auto",
             "How log lines look; `auto` is pretty on a terminal and JSON elsewhere.";
         log_level = "log_level": LogLevel, default "info",

@@ -93,7 +93,8 @@ impl Config {
         let Replication::In(copies) = &self.cql.replication else { return None };
         match &self.cql.local_datacenter {
             None if copies.len() > 1 => {
-                let because = "REEDI_CQL_REPLICATION names several: what is written in one is not yet in the others";
+                let because =
+                    "REEDI_CQL_REPLICATION names several: what is written in one is not yet in the others";
                 Some(ConfigError::missing("cql_local_datacenter", because))
             }
             Some(local) if !copies.iter().any(|(name, _)| name == local.as_str()) => {
