@@ -17,7 +17,7 @@ use crate::edge::{Edge, Parts, drain, listener, rest};
 use crate::edge_link::{EdgeLink, LinkError, WorkerId};
 use crate::log::Log;
 use crate::log::reading::{Health, Reading};
-use crate::ownership::keep::{Keeper, Owned};
+use crate::ownership::keep::{Division, Keeper, Owned};
 use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
 use crate::people::People;
 use crate::presence::PresenceStore;
@@ -259,8 +259,31 @@ fn start_keeper(
         worker,
         metrics: shared.metrics.clone(),
         health,
+        division: watch::Sender::default(),
     };
+    tell_division(keeper.division.subscribe(), keeper.units, shared.readiness.part(role.name()));
     (owns, tokio::spawn(keeper.run(owned, shared.shutdown.clone())))
+}
+
+/// A worker that divides the shards otherwise than those who hold them is of no use, and a rollout must not go on with it.
+fn tell_division(mut division: watch::Receiver<Division>, units: LeaseUnits, part: Part) {
+    tokio::spawn(async move {
+        loop {
+            let told = *division.borrow_and_update();
+            part.set(match told {
+                Division::Unknown => Err("who owns which shards cannot be told yet".to_owned()),
+                Division::Same => Ok(()),
+                Division::Other(theirs) => Err(format!(
+                    "REEDI_SHARDS is {} here and {theirs} at the workers that hold the shards: set it to {theirs}, or stop \
+                     all of them to change it",
+                    units.count()
+                )),
+            });
+            if division.changed().await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 /// What an edge may take in, as configured.

@@ -1,6 +1,9 @@
 //! Keeping leases: what a worker of a sharded role does to own its share, and no more (rule P3).
 
-use super::{GIVE_UP_MS, Lease, LeaseUnits, Ownership, OwnershipError, OwnershipPort, RENEW_MS, ShardedRole};
+use super::{
+    GIVE_UP_MS, LEASE_MS, Lease, LeaseUnits, Ownership, OwnershipError, OwnershipPort, Plan, RENEW_MS,
+    ShardedRole,
+};
 use crate::domain::plan::assign;
 use crate::edge_link::Generation;
 use crate::log::ShardSet;
@@ -26,6 +29,22 @@ const LEAD_EVERY: Duration = Duration::from_secs(1);
 /// How long who doubted waits for the others to come back before it plans: until each that lost the log
 /// with it has looked at it again, and has announced itself.
 const SETTLED_AFTER: Duration = DOUBT_AFTER.saturating_mul(2);
+
+/// A plan of another division is nobody's any more when nobody has held a lease for this long: all who held one may
+/// have lost them together, and come back.
+const VACANT_FOR: Duration = Duration::from_millis(LEASE_MS);
+
+/// Whether this worker divides the shards into lease units as those do who hold them. One that does not takes none: by
+/// their plan it would work on other shards than they leave to it, and some would be nobody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Division {
+    /// The plan could not be read yet.
+    #[default]
+    Unknown,
+    Same,
+    /// They divide into so many.
+    Other(u16),
+}
 
 /// The shards that a worker owns now, each with its generation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,6 +90,8 @@ pub struct Keeper {
     pub metrics: Metrics,
     /// Whether this worker can read the log: one that cannot is of no use to its shards.
     pub health: watch::Receiver<Health>,
+    /// What the keeper tells of how the shards are divided.
+    pub division: watch::Sender<Division>,
 }
 
 /// An answer about ownership, or that there was none in time.
@@ -93,7 +114,7 @@ impl Keeper {
     /// what may be worked on.
     pub async fn run(self, owned: watch::Sender<Owned>, shutdown: Shutdown) {
         let held = Leases::default();
-        if self.can_read() {
+        if self.look_at_division(&mut None).await.is_ok() && self.stands() {
             // Before the first plan, so that whoever makes it knows of this worker.
             let _ = answered(self.ownership.announce(self.role, &self.worker)).await;
         }
@@ -113,38 +134,56 @@ impl Keeper {
         self.health.borrow().can_read()
     }
 
-    /// Waits until this worker can read the log, or cannot. Without somebody who tells, all stays as it is.
-    async fn until_it_can_read(&self, can: bool) {
-        let mut health = self.health.clone();
-        if health.wait_for(|health| health.can_read() == can).await.is_err() {
-            std::future::pending::<()>().await;
+    fn stands(&self) -> bool {
+        self.can_read() && *self.division.borrow() == Division::Same
+    }
+
+    /// Waits until this worker can take shards, or cannot. Without somebody who tells, all stays as it is.
+    async fn until_it_stands(&self, does: bool) {
+        let (mut health, mut division) = (self.health.clone(), self.division.subscribe());
+        while self.stands() != does {
+            let changed = tokio::select! {
+                changed = health.changed() => changed,
+                changed = division.changed() => changed,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
-    /// Stands for shards and for the lead, while this worker can read the log. What it has goes to others
-    /// as the plan says, and where nobody else can read either there is no other plan: all keep what they
-    /// have, and go on at once when the log is back.
+    /// Stands for shards and for the lead, while this worker can read the log and divides the shards as the others do.
+    /// What it has goes to others as the plan says, and where nobody else can read either there is no other plan: all
+    /// keep what they have, and go on at once when the log is back.
     async fn keep_standing(&self, shutdown: &Shutdown) {
+        let role = self.role.name();
         loop {
-            self.metrics.set_log_unreadable(self.role.name(), false);
+            self.metrics.set_log_unreadable(role, !self.can_read());
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
-                () = self.until_it_can_read(false) => {}
+                () = self.until_it_stands(false) => {}
                 _ = future::join(self.keep_announced(shutdown), self.keep_leading(shutdown)) => return,
             }
-            tracing::warn!(
-                role = self.role.name(),
-                "the log cannot be read here: leaving the shards to others"
-            );
-            self.metrics.set_log_unreadable(self.role.name(), true);
+            self.metrics.set_log_unreadable(role, !self.can_read());
+            let (here, division) = (self.units.count(), *self.division.borrow());
+            if let Division::Other(theirs) = division {
+                tracing::warn!(
+                    role,
+                    here,
+                    theirs,
+                    "those who hold the shards divide them otherwise: taking none"
+                );
+            } else if !self.can_read() {
+                tracing::warn!(role, "the log cannot be read here: leaving the shards to others");
+            }
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
-                () = self.until_it_can_read(true) => {}
+                () = self.until_it_stands(true) => {}
                 () = self.stand_back() => {}
             }
-            tracing::info!(role = self.role.name(), "the log can be read here again");
+            tracing::info!(role, "taking shards");
         }
     }
 
@@ -189,7 +228,9 @@ impl Keeper {
                 // without even this worker everything would be taken from everybody.
                 return Ok(());
             }
-            let plan = assign(self.units.count(), &workers, &current.units);
+            // One of another division is nobody's any more: this worker would not stand otherwise.
+            let kept = if self.is_mine(&current) { &current.units } else { &BTreeMap::new() };
+            let plan = assign(self.units.count(), &workers, kept);
             if plan != current.units && self.may_plan() {
                 let is_put = answered(self.ownership.put_plan(self.role, &plan, current.revision)).await?;
                 tracing::info!(role = self.role.name(), workers = workers.len(), is_put, "a new plan");
@@ -268,18 +309,50 @@ impl Keeper {
     }
 
     async fn keep_to_plan(&self, held: &Leases, owned: &watch::Sender<Owned>, shutdown: &Shutdown) {
+        let mut vacant_since = None;
         while !shutdown.is_draining() {
-            if let Err(error) = self.follow_plan(held, owned).await {
+            if let Err(error) = self.follow_plan(held, owned, &mut vacant_since).await {
                 tracing::debug!(%error, role = self.role.name(), "ownership cannot be told now");
             }
             pause_until(Instant::now() + LOOK_EVERY, shutdown).await;
         }
     }
 
+    /// Whether `plan` divides the shards as this worker does: a plan has all units, or none.
+    fn is_mine(&self, plan: &Plan) -> bool {
+        plan.units.is_empty() || plan.units.len() == usize::from(self.units.count())
+    }
+
+    /// Reads the plan, and tells whether it divides as this worker does, or is by now of nobody who holds anything;
+    /// `vacant_since` is kept from one look to the next.
+    async fn look_at_division(&self, vacant_since: &mut Option<Instant>) -> Result<Plan, OwnershipError> {
+        let seen_vacant = vacant_since.take();
+        let plan = answered(self.ownership.plan(self.role)).await?;
+        let mut division = Division::Same;
+        if !self.is_mine(&plan) {
+            let holders = answered(self.ownership.holders(self.role)).await?;
+            if holders.values().all(|holder| *holder == self.worker) {
+                *vacant_since = Some(seen_vacant.unwrap_or_else(Instant::now));
+            }
+            if vacant_since.is_none_or(|since| since.elapsed() < VACANT_FOR) {
+                division = Division::Other(u16::try_from(plan.units.len()).unwrap_or(u16::MAX));
+            }
+        }
+        self.division.send_if_modified(|told| std::mem::replace(told, division) != division);
+        Ok(plan)
+    }
+
     /// Gives back what another should have and acquires what is missing, all at once.
-    async fn follow_plan(&self, held: &Leases, owned: &watch::Sender<Owned>) -> Result<(), OwnershipError> {
-        let plan = answered(self.ownership.plan(self.role)).await?.units;
-        let mine = |unit: &u16| plan.get(unit).is_some_and(|worker| *worker == self.worker);
+    async fn follow_plan(
+        &self,
+        held: &Leases,
+        owned: &watch::Sender<Owned>,
+        vacant_since: &mut Option<Instant>,
+    ) -> Result<(), OwnershipError> {
+        let plan = self.look_at_division(vacant_since).await?;
+        let is_mine = self.is_mine(&plan);
+        let plan = plan.units;
+        let mine = |unit: &u16| is_mine && plan.get(unit).is_some_and(|worker| *worker == self.worker);
         let surplus: Vec<Lease> =
             held.lock().extract_if(.., |unit, _| !mine(unit)).map(|(_, held)| held.lease).collect();
         if !surplus.is_empty() {

@@ -71,6 +71,7 @@ async fn hasty_writer(cluster: &Cluster) {
         worker: "the-hasty-writer".to_owned(),
         metrics: metrics.clone(),
         health: reading.health(),
+        division: watch::Sender::default(),
     };
     let writer = Writer { log, store, clock, metrics, reading, erase_after: ERASE_AFTER };
     tokio::spawn(keeper.run(owned, shutdown.clone()));

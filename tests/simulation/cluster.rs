@@ -285,6 +285,7 @@ impl Cluster {
             worker: process.name().to_owned(),
             metrics: metrics.clone(),
             health: reading.health(),
+            division: watch::Sender::default(),
         };
         let told = metrics.clone();
         let (log, store) = (self.log(&process), self.store_of(&process));

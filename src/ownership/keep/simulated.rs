@@ -15,6 +15,7 @@ struct Worker {
     owned: watch::Receiver<Owned>,
     /// What its reading tells the keeper.
     reading: watch::Sender<Health>,
+    division: watch::Receiver<Division>,
     shutdown: Shutdown,
     keeping: tokio::task::JoinHandle<()>,
 }
@@ -30,16 +31,24 @@ fn keeper(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Keep
         worker: name.to_owned(),
         metrics: Metrics::new(),
         health: watch::channel(Health::Reads { since: None }).1,
+        division: watch::Sender::default(),
     }
 }
 
 /// Begins to keep leases of `ownership`.
 fn begin(name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
+    begin_with(UNITS, name, ownership, latency)
+}
+
+/// As [`begin`], dividing the shards into `units`.
+fn begin_with(units: u16, name: &str, ownership: &InProcessOwnership, latency: Duration) -> Worker {
     let reading = watch::Sender::new(Health::Reads { since: None });
-    let keeper = Keeper { health: reading.subscribe(), ..keeper(name, ownership, latency) };
+    let (health, units) = (reading.subscribe(), LeaseUnits::new(units).unwrap());
+    let keeper = Keeper { health, units, ..keeper(name, ownership, latency) };
+    let division = keeper.division.subscribe();
     let ((tell, owned), shutdown) = (watch::channel(Owned::default()), Shutdown::new());
     let keeping = tokio::spawn(keeper.run(tell, shutdown.clone()));
-    Worker { name: name.to_owned(), owned, reading, shutdown, keeping }
+    Worker { name: name.to_owned(), owned, reading, division, shutdown, keeping }
 }
 
 impl Worker {
@@ -247,4 +256,52 @@ async fn where_nobody_can_read_all_keep_what_they_have() {
     };
     tokio::join!(keeping, away);
     assert_eq!(ownership.plan(ROLE).await.unwrap(), plan);
+}
+
+/// By a plan of 64 units one that divides into 32 worked on other shards than those that were left to it: some were
+/// nobody's, for as long as it was there.
+#[tokio::test(start_paused = true)]
+async fn who_divides_the_shards_otherwise_takes_none_until_nobody_else_has_any() {
+    let ownership = InProcessOwnership::default();
+    let latency = Duration::from_millis(50);
+    let mut first = begin("first", &ownership, latency);
+    first.until_it_owns(256, Duration::from_secs(10)).await;
+    let mut other = begin_with(32, "other", &ownership, latency);
+    first.keeps_all(Duration::from_secs(60)).await;
+    assert_eq!(other.owns(), Owned::default());
+    assert_eq!(*other.division.borrow(), Division::Other(UNITS));
+    assert_eq!(ownership.workers(ROLE).await.unwrap(), ["first"]);
+
+    // Leases that run out because nobody can be asked are nobody's for a moment only.
+    first.leave().await;
+    let mut again = begin("again", &ownership, latency);
+    again.until_it_owns(256, Duration::from_secs(10)).await;
+    assert_eq!(other.owns(), Owned::default());
+
+    again.leave().await;
+    let took = other.until_it_owns(256, Duration::from_secs(20)).await;
+    assert!(took >= VACANT_FOR, "{took:?}");
+    assert_eq!(*other.division.borrow(), Division::Same);
+    let mut same = begin_with(32, "same", &ownership, latency);
+    same.until_it_owns(128, Duration::from_secs(10)).await;
+    let late = begin("late", &ownership, latency);
+    other.keeps_all(Duration::from_secs(60)).await;
+    assert_eq!((late.owns(), *late.division.borrow()), (Owned::default(), Division::Other(32)));
+}
+
+/// Both see that there is no plan yet.
+#[tokio::test(start_paused = true)]
+async fn of_two_that_begin_at_once_and_divide_otherwise_one_owns_everything() {
+    let ownership = InProcessOwnership::default();
+    let latency = Duration::from_millis(50);
+    let workers = [begin("one", &ownership, latency), begin_with(32, "two", &ownership, latency)];
+    // sleeps: leases run out and are taken, on a paused clock
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for _ in 0..60 {
+        let mut owning: Vec<usize> = workers.iter().map(|worker| worker.owns().iter().count()).collect();
+        owning.sort_unstable();
+        assert_eq!(owning, [0, 256]);
+        // sleeps: it stays so, on a paused clock
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

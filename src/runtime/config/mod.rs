@@ -75,7 +75,7 @@ settings! {
     /// How the work is divided.
     division: DivisionConfig = "Division of the work" {
         shards = "shards": PowerOfTwo, default "64",
-            "Lease units that workers share, of each role; the same for all processes.";
+            "Lease units that workers share, of each role; a worker that differs from those who hold them takes none.";
         log_slices = "log_slices": PowerOfTwo, default "1",
             "Streams that a new log is divided into; more than 1 only when one leader is the bottleneck.";
     }
