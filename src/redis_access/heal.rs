@@ -89,8 +89,6 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use crate::redis_access::{RedisAccess, RedisConfig};
-    use crate::runtime::config::{LogFormat, LogLevel, Value as _};
-    use crate::runtime::telemetry;
     use parking_lot::Mutex;
     use std::sync::Arc;
 
@@ -110,10 +108,10 @@ mod tests {
 
     #[tokio::test]
     async fn why_it_is_away_is_said_once_for_each_outage() {
-        let (lines, level) = (Lines::default(), LogLevel::parse("info").unwrap());
+        let lines = Lines::default();
         let written = lines.clone();
-        let subscriber = telemetry::subscriber(LogFormat::Json, &level, false, move || written.clone());
-        let _guard = tracing::subscriber::set_default(subscriber.unwrap());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone());
+        let _guard = tracing::subscriber::set_default(subscriber.finish());
         // A port that was free a moment ago, and that nobody listens on.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let config = RedisConfig::new(vec![format!("redis://127.0.0.1:{port}")]);
