@@ -26,6 +26,9 @@ struct Standing {
     done_at: Option<Timestamp>,
     /// Nothing is in hand, and the log had nothing more when it gave the last.
     idle: bool,
+    /// The end of the slice at the last look, and when that was. Who is idle at the next has everything up to there: what
+    /// was there at this look may still be on its way.
+    looked: Option<(Position, Timestamp)>,
 }
 
 /// What is told of one look.
@@ -76,9 +79,13 @@ impl Lag {
     /// Compares with the end of the slice, which was there at `now`.
     fn look(&self, end: Position, now: Timestamp) -> Seen {
         let mut standing = self.0.lock();
+        let looked = standing.looked.replace((end, now));
         if standing.idle {
-            standing.done = standing.done.max(end);
-            standing.done_at = Some(now);
+            if let Some((end, then)) = looked {
+                standing.done = standing.done.max(end);
+                standing.done_at = standing.done_at.max(Some(then));
+            }
+            return Seen { shards: standing.shards, behind: 0, oldest: Some(Duration::ZERO) };
         }
         let behind = match standing.done.epoch() == end.epoch() {
             true => end.sequence().saturating_sub(standing.done.sequence()),
@@ -174,8 +181,21 @@ mod tests {
         lag.has_in_hand(&[record(11, 100)]);
         lag.is_done(at(11), time(100), true);
         assert_eq!(seen(&lag, 500, 200), (0, Some(0)), "none of these was of its shards");
-        lag.has_in_hand(&[record(501, 201)]);
-        assert_eq!(seen(&lag, 510, 203), (10, Some(3)), "all before the last look is done");
+        assert_eq!(seen(&lag, 505, 202), (0, Some(0)));
+        lag.has_in_hand(&[record(506, 203)]);
+        assert_eq!(seen(&lag, 510, 204), (10, Some(4)), "all before the last look but one is done");
+    }
+
+    /// What the log took just before a look comes in hand just after it. It counted as done for as long as the store was
+    /// away.
+    #[test]
+    fn what_is_on_its_way_at_a_look_is_not_done() {
+        let lag = Lag::default();
+        lag.begins([Shard(1)].into_iter().collect(), at(10), true);
+        seen(&lag, 10, 198);
+        assert_eq!(seen(&lag, 13, 200), (0, Some(0)), "nobody knows of them yet");
+        lag.has_in_hand(&[record(11, 200), record(13, 200)]);
+        assert_eq!(seen(&lag, 13, 202), (3, Some(4)));
     }
 
     #[test]
