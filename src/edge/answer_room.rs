@@ -114,7 +114,7 @@ impl AnswerRoom {
     ///
     /// # Errors
     /// This account's other answers take its share, or all answers the edge's room.
-    pub async fn take(&self, account: AccountId, bytes: usize) -> Outcome<Reading> {
+    pub async fn take(&self, account: AccountId, bytes: usize) -> Outcome<ReadUnderWay> {
         let mut full = Full::Edge;
         let waiting = async {
             loop {
@@ -122,7 +122,7 @@ impl AnswerRoom {
                 // Before looking: what is freed in between is not missed.
                 freed.as_mut().enable();
                 match self.0.take(account, bytes) {
-                    Ok(bytes) => return Reading { room: self.0.clone(), account, bytes },
+                    Ok(bytes) => return ReadUnderWay { room: self.0.clone(), account, bytes },
                     Err(why) => full = why,
                 }
                 freed.await;
@@ -151,13 +151,13 @@ impl AnswerRoom {
 }
 
 /// A read under way, with the room that its answer may take.
-pub struct Reading {
+pub struct ReadUnderWay {
     room: Arc<Room>,
     account: AccountId,
     bytes: usize,
 }
 
-impl Reading {
+impl ReadUnderWay {
     /// The answer as it goes to the client. Its room is free again when the system has the last of it; what it does not
     /// need is at once.
     ///
@@ -179,7 +179,7 @@ impl Reading {
     }
 }
 
-impl Drop for Reading {
+impl Drop for ReadUnderWay {
     fn drop(&mut self) {
         self.room.give_back(self.account, self.bytes);
     }
@@ -187,7 +187,7 @@ impl Drop for Reading {
 
 struct Answering {
     json: Box<[u8]>,
-    _reading: Reading,
+    _reading: ReadUnderWay,
     _done: DropGuard,
 }
 

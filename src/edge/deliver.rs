@@ -76,8 +76,7 @@ fn take(edge: &Edge, frame: ToEdge) -> Vec<ToWorkers> {
         ToEdge::Preferences { account } => {
             edge.preferences.forget(account);
             // Looked at elsewhere: it reads the store, for which events must not wait.
-            edge.preferences_touched.lock().insert(account);
-            edge.preferences_changed.notify_one();
+            edge.preferences_touched.touch(account);
             Vec::new()
         }
         ToEdge::Fleeting { conversation, audience, what: Fleeting::Typing { account, typing } } => {

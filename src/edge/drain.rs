@@ -70,7 +70,7 @@ pub async fn drain(edge: Arc<Edge>, window: Duration) {
 /// Ends when no session is left, and nobody is said to be here any more.
 async fn gone(edge: &Edge) {
     let mut held = edge.presence_held.subscribe();
-    let is_gone = |held: &usize| *held == 0 && edge.routes.is_empty() && !edge.has_presence_to_tell();
+    let is_gone = |held: &usize| *held == 0 && edge.routes.is_empty() && edge.presence_touched.is_empty();
     // The sender is the edge's own.
     let _ = held.wait_for(is_gone).await;
 }

@@ -216,8 +216,8 @@ async fn may_not_see(edge: &Edge, view: &View, account: AccountId) -> bool {
 /// Goes by changed preferences, one account after the other, however many change them how often.
 pub async fn run_preferences(edge: Arc<Edge>) {
     loop {
-        edge.preferences_changed.notified().await;
-        let changed = std::mem::take(&mut *edge.preferences_touched.lock());
+        edge.preferences_touched.some().await;
+        let changed = edge.preferences_touched.take();
         for account in changed {
             preferences_changed(&edge, account).await;
         }
@@ -322,14 +322,14 @@ pub async fn run(edge: Arc<Edge>) {
     loop {
         tokio::select! {
             biased;
-            () = edge.presence_changed.notified() => tokio::time::sleep(TOGETHER).await,
+            () = edge.presence_touched.some() => tokio::time::sleep(TOGETHER).await,
             () = tokio::time::sleep_until(refreshed + Duration::from_millis(crate::presence::REFRESH_MS)) => {}
         }
-        let touched = std::mem::take(&mut *edge.presence_touched.lock());
+        let touched = edge.presence_touched.take();
         let now = edge.clock.now();
         let turn = held.turn(&edge.presence, edge.id, touched, |account| edge.routes.has(account), now).await;
         // With the next change, or the next refresh.
-        edge.presence_touched.lock().extend(turn.again);
+        edge.presence_touched.put_back(turn.again);
         let mut changes = visible_changes(&edge, turn.came, PresenceStatus::Online, None).await;
         changes.extend(visible_changes(&edge, turn.left, PresenceStatus::Offline, Some(now)).await);
         pass_on(&edge, changes).await;

@@ -27,6 +27,7 @@ pub mod resume;
 pub mod routes;
 pub mod session;
 pub mod socketio;
+pub mod touched;
 pub mod view;
 pub mod watermarks;
 pub mod wire;
@@ -50,16 +51,16 @@ use coverage::CoverageBook;
 use newest::Newest;
 use parking_lot::Mutex;
 use rand::RngCore;
-use reedi_protocol::AccountId;
 use routes::Routes;
 use session::Session;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use touched::Touched;
 use view::Views;
 use watermarks::Watermarks;
 
@@ -109,11 +110,10 @@ pub struct Edge {
     /// The version of the routes that all workers have applied.
     pub routes_applied: watch::Sender<u64>,
     pub interest: fleeting::Interest,
-    pub presence_changed: Notify,
-    pub presence_touched: Mutex<BTreeSet<AccountId>>,
+    /// Who came or left, and nobody was told yet.
+    pub presence_touched: Touched,
     /// Whose preferences have changed and were not gone by yet.
-    pub preferences_changed: Notify,
-    pub preferences_touched: Mutex<BTreeSet<AccountId>>,
+    pub preferences_touched: Touched,
     presence_told: presence::Told,
     /// How many accounts others were told to be here, after each time that changes were told.
     presence_held: watch::Sender<usize>,
@@ -161,10 +161,8 @@ impl Edge {
             coverage: Mutex::new(CoverageBook::new(id)),
             routes_applied: watch::channel(0).0,
             interest: fleeting::Interest::default(),
-            presence_changed: Notify::new(),
-            presence_touched: Mutex::default(),
-            preferences_changed: Notify::new(),
-            preferences_touched: Mutex::default(),
+            presence_touched: Touched::default(),
+            preferences_touched: Touched::default(),
             presence_told: presence::Told::default(),
             presence_held: watch::channel(0).0,
             marks: command::mark::MarkBook::default(),

@@ -54,7 +54,7 @@ impl Present {
         }
         if came.first_of_account {
             edge.metrics.active_accounts.inc();
-            edge.touch_presence(session.account);
+            edge.presence_touched.touch(session.account);
         }
         let mut applied = edge.routes_applied.subscribe();
         let routed = applied.wait_for(|applied| *applied >= came.version);
@@ -80,19 +80,7 @@ impl Drop for Present {
         super::fleeting::forget(edge, session);
         if edge.routes.leave(session) {
             edge.metrics.active_accounts.dec();
-            edge.touch_presence(session.account);
+            edge.presence_touched.touch(session.account);
         }
-    }
-}
-
-impl Edge {
-    fn touch_presence(&self, account: reedi_protocol::AccountId) {
-        self.presence_touched.lock().insert(account);
-        self.presence_changed.notify_one();
-    }
-
-    /// Whether somebody came or left and it was not told yet.
-    pub fn has_presence_to_tell(&self) -> bool {
-        !self.presence_touched.lock().is_empty()
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{before, behind, floor};
 use crate::domain::record::Body;
-use crate::edge::answer_room::{Reading, page_bytes};
+use crate::edge::answer_room::{ReadUnderWay, page_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::wire::{self, Audience};
 use crate::edge::{Edge, watermarks::NotStored};
@@ -186,7 +186,7 @@ pub async fn get(
     conversation: ConversationKey,
     after: Position,
     limit: usize,
-) -> Outcome<(Reading, Events)> {
+) -> Outcome<(ReadUnderWay, Events)> {
     let shard = conversation.shard();
     edge.check_place(account, shard, after, "?after").await?;
     let newest = edge.newest.of_conversation(conversation).max(after);

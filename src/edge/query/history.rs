@@ -1,7 +1,7 @@
 //! History: a conversation's messages, newest first.
 
 use super::{before, behind};
-use crate::edge::answer_room::{Reading, page_bytes};
+use crate::edge::answer_room::{ReadUnderWay, page_bytes};
 use crate::edge::command::{place_in, target};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::{Edge, wire};
@@ -71,7 +71,7 @@ pub async fn get(
     account: AccountId,
     conversation: ConversationKey,
     query: &Query,
-) -> Outcome<(Reading, History)> {
+) -> Outcome<(ReadUnderWay, History)> {
     let limit = page_size(query.limit)?;
     let view = edge.member_view(account, conversation).await?;
     let around = parse(conversation, query)?;

@@ -2,7 +2,7 @@
 
 use super::history::{page_size, resources};
 use super::{behind, floor};
-use crate::edge::answer_room::{Reading, page_bytes, participants_bytes};
+use crate::edge::answer_room::{ReadUnderWay, page_bytes, participants_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
 use crate::edge::{Edge, wire};
@@ -52,7 +52,7 @@ pub async fn get(
     account: AccountId,
     cursor: Option<&str>,
     limit: Option<usize>,
-) -> Outcome<(Reading, ConversationList)> {
+) -> Outcome<(ReadUnderWay, ConversationList)> {
     let limit = page_size(limit)?;
     let from = cursor.map(parse_cursor).transpose()?;
     edge.watermarks.passed_all(&edge.newest.of_account(account)).await?;

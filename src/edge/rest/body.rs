@@ -1,7 +1,7 @@
 //! What requests bring: who calls, and a JSON body, refused with what is wrong with it.
 
 use super::Api;
-use crate::edge::answer_room::Reading;
+use crate::edge::answer_room::ReadUnderWay;
 use crate::edge::authenticate::Identity;
 use crate::edge::command::socket::from_json;
 use crate::edge::refused::Refused;
@@ -175,7 +175,7 @@ impl<T: Serialize> IntoResponse for Answer<T> {
 }
 
 /// The answer to a read that had to have room.
-pub struct Page<T>(pub Reading, pub T);
+pub struct Page<T>(pub ReadUnderWay, pub T);
 
 impl<T: Serialize> IntoResponse for Page<T> {
     fn into_response(self) -> Response {
