@@ -155,6 +155,11 @@ impl Caller {
         Answer::of(self.request(Method::POST, path).json(body)).await
     }
 
+    /// As [`Self::post`], or how the connection failed.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Result<Answer, reqwest::Error> {
+        Answer::or_failure(self.request(Method::POST, path).json(body)).await
+    }
+
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         Answer::of(self.request(Method::PUT, path).json(body)).await
     }
@@ -175,12 +180,16 @@ impl Caller {
 
 impl Answer {
     pub async fn of(request: reqwest::RequestBuilder) -> Self {
-        let answer = request.send().await.expect("an answer");
+        Self::or_failure(request).await.expect("an answer")
+    }
+
+    async fn or_failure(request: reqwest::RequestBuilder) -> Result<Self, reqwest::Error> {
+        let answer = request.send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-        let bytes = answer.bytes().await.expect("a body");
+        let bytes = answer.bytes().await?;
         let body =
             if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).unwrap_or_default() };
-        Self { status, headers, body }
+        Ok(Self { status, headers, body })
     }
 
     #[track_caller]
