@@ -16,6 +16,7 @@ use crate::edge::socketio::SocketIoDoor;
 use crate::edge::{Edge, Parts, drain, listener, rest};
 use crate::edge_link::{EdgeLink, LinkError, WorkerId};
 use crate::log::Log;
+use crate::log::measure::keep_measuring;
 use crate::log::reading::{Health, Reading};
 use crate::ownership::keep::{Division, Keeper, Owned};
 use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
@@ -213,6 +214,9 @@ pub fn start_delivery(shared: &Shared) -> Running {
     };
     let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string(), reading.health());
     let shutdown = shared.shutdown.clone();
+    // Its store goes by it.
+    let measuring = keep_measuring(shared.log.clone(), shared.clock.clone(), shared.metrics.clone());
+    shutdown.supervise("measuring the log's clock", tokio::spawn(measuring));
     let working = tokio::spawn(delivery.run(owned, shutdown.clone()));
     run_worker("delivery", working, keeping, &shutdown)
 }

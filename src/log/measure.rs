@@ -1,7 +1,7 @@
 //! Measuring the log's clock (rule P4), which every role goes by.
 
 use super::{Log, LogPort};
-use crate::runtime::clock::{LogClock, MEASURE_EVERY};
+use crate::runtime::clock::{LogClock, MEASURE_EVERY, Moment};
 use crate::runtime::metrics::Metrics;
 use reedi_protocol::Timestamp;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,8 +22,10 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// whether the log answered.
 pub async fn measure(log: &Log, clock: &LogClock, metrics: &Metrics) -> bool {
     let ask = || async { tokio::time::timeout(ANSWER_WITHIN, log.now()).await.ok()?.ok() };
+    // From before the first question: a pause of the machine since then is seen as one since the measurement.
+    let asked = Moment::now();
     let Some((log_time, round_trip)) = quickest(ask).await else { return false };
-    clock.measured(log_time, round_trip);
+    clock.measured(log_time, round_trip, asked);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     metrics.clock_offset_ms.set(behind_ms(log_time, round_trip, since_1970));
     true

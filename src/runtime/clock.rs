@@ -34,13 +34,14 @@ struct AtOrigin {
 
 /// A moment by the clocks of this machine. Not by tokio's: a pause of the machine is none of a simulation's.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
+pub struct Moment {
     system: SystemTime,
     monotonic: std::time::Instant,
 }
 
 impl Moment {
-    fn now() -> Self {
+    #[must_use]
+    pub fn now() -> Self {
         Self { system: SystemTime::now(), monotonic: std::time::Instant::now() }
     }
 
@@ -84,15 +85,15 @@ impl LogClock {
 
     /// Takes over the log's time as an answer that has just come told it, after `round_trip`: it was
     /// taken half of that ago, give or take the other half. Gives how far this clock was behind, in
-    /// milliseconds (negative: ahead).
-    pub fn measured(&self, log_time: Timestamp, round_trip: Duration) -> i64 {
+    /// milliseconds (negative: ahead). `asked` is from before the question: an answer that lay there while this machine
+    /// stood still is of an earlier time than it seems.
+    pub fn measured(&self, log_time: Timestamp, round_trip: Duration, asked: Moment) -> i64 {
         let now = Instant::now();
-        let moment = Moment::now();
         let there_now_ms = log_time.as_millis().saturating_add(whole_ms(round_trip / 2));
         let ms = there_now_ms.saturating_sub(whole_ms(now.duration_since(self.origin)));
         let mut at_origin = self.at_origin.write();
         let behind_ms = i128::from(ms) - i128::from(at_origin.ms);
-        *at_origin = AtOrigin { ms, measured: Some(moment) };
+        *at_origin = AtOrigin { ms, measured: Some(asked) };
         i64::try_from(behind_ms).unwrap_or(if behind_ms < 0 { i64::MIN } else { i64::MAX })
     }
 
@@ -121,12 +122,24 @@ mod tests {
         assert_eq!(clock.now().as_millis(), 1_001_500);
 
         let same = clock.clone();
-        assert_eq!(clock.measured(Timestamp::from_millis(1_003_000), Duration::from_millis(20)), 1_510);
+        let round_trip = Duration::from_millis(20);
+        assert_eq!(clock.measured(Timestamp::from_millis(1_003_000), round_trip, Moment::now()), 1_510);
         assert_eq!(same.now().as_millis(), 1_003_010);
         tokio::time::advance(Duration::from_millis(40)).await;
         assert_eq!(same.now().as_millis(), 1_003_050);
         assert!(same.is_known());
-        assert_eq!(same.measured(Timestamp::from_millis(1_000_000), Duration::ZERO), -3_050);
+        assert_eq!(same.measured(Timestamp::from_millis(1_000_000), Duration::ZERO, Moment::now()), -3_050);
+    }
+
+    #[test]
+    fn an_answer_that_lay_there_while_the_machine_stood_still_tells_nothing() {
+        let clock = LogClock::from_system();
+        let now = Moment::now();
+        let asked = Moment { system: now.system - Duration::from_secs(60), monotonic: now.monotonic };
+        clock.measured(clock.now(), Duration::from_millis(2), asked);
+        assert!(!clock.is_known());
+        clock.measured(clock.now(), Duration::from_millis(2), now);
+        assert!(clock.is_known());
     }
 
     #[test]
