@@ -192,14 +192,18 @@ pub fn members_changed(
 /// Who is here has chosen whether others see that: tells those who look what they see from now on.
 pub async fn visibility_changed(edge: &Edge, account: AccountId, visible: PresenceVisibility) {
     let now = edge.clock.now();
-    let is_here = edge.presence.look(&[account], now).await.is_ok_and(|found| found.iter().any(|p| p.online));
-    if !is_here {
-        return;
-    }
     let status = match visible {
         PresenceVisibility::Everyone => PresenceStatus::Online,
         PresenceVisibility::Nobody => PresenceStatus::Offline,
     };
+    let is_here = match edge.presence.look(&[account], now).await {
+        Ok(found) => found.iter().any(|presence| presence.online),
+        // Better told once too often that it left than seen although it hides.
+        Err(_) => status == PresenceStatus::Offline,
+    };
+    if !is_here {
+        return;
+    }
     let change = PresenceChange { account, status, last_seen: None };
     if let Err(error) = edge.link.presence(vec![change]).await {
         tracing::debug!(%error, "presence was not passed on");
@@ -328,8 +332,6 @@ pub async fn run(edge: Arc<Edge>) {
         let touched = edge.presence_touched.take();
         let now = edge.clock.now();
         let turn = held.turn(&edge.presence, edge.id, touched, |account| edge.routes.has(account), now).await;
-        // With the next change, or the next refresh.
-        edge.presence_touched.put_back(turn.again);
         let mut changes = visible_changes(&edge, turn.came, PresenceStatus::Online, None).await;
         changes.extend(visible_changes(&edge, turn.left, PresenceStatus::Offline, Some(now)).await);
         pass_on(&edge, changes).await;
@@ -340,6 +342,9 @@ pub async fn run(edge: Arc<Edge>) {
             let now = edge.clock.now();
             let came = refresh(&edge.presence, edge.id, &edge.routes.accounts(), now).await;
             pass_on(&edge, visible_changes(&edge, came, PresenceStatus::Online, None).await).await;
+            let left = held.say_again(&edge.presence, edge.id, now).await;
+            pass_on(&edge, visible_changes(&edge, left, PresenceStatus::Offline, Some(now)).await).await;
+            edge.presence_held.send_replace(held.count());
             reconcile(&edge).await;
         }
     }
@@ -357,15 +362,13 @@ async fn pass_on(edge: &Edge, changes: Vec<PresenceChange>) {
 async fn reconcile(edge: &Edge) {
     edge.presence_told.keep(|account| edge.interest.is_of_interest(account));
     let accounts = edge.interest.accounts();
-    let differences = edge.presence_told.differences(&edge.presence, &accounts, edge.clock.now()).await;
-    let visible = async |found: super::presence::Difference| (is_visible(edge, found.account).await, found);
-    let judged: Vec<_> =
-        futures_util::stream::iter(differences).map(visible).buffered(ASKED_AT_ONCE).collect().await;
-    for (is_visible, found) in judged {
-        let status = status_of(found.presence.online && is_visible);
-        let last_seen = found.presence.last_seen.filter(|_| is_visible);
-        let change = PresenceChange { account: found.account, status, last_seen };
-        edge.presence_told.tell_difference(&found, status, || push_presence(edge, &change));
+    let visible = |account| is_visible(edge, account);
+    let differences =
+        edge.presence_told.differences(&edge.presence, &accounts, visible, edge.clock.now()).await;
+    for found in differences {
+        let change =
+            PresenceChange { account: found.account, status: found.status, last_seen: found.last_seen };
+        edge.presence_told.tell_difference(&found, || push_presence(edge, &change));
     }
 }
 

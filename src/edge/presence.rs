@@ -4,7 +4,9 @@
 //! killed. So each refresh compares what was told here with what is true, and tells the differences.
 
 use crate::edge_link::EdgeId;
-use crate::presence::{Presence, PresencePort};
+use crate::presence::{HOLD_MS, Presence, PresencePort};
+use futures_util::StreamExt;
+use futures_util::stream;
 use parking_lot::Mutex;
 use reedi_protocol::event::PresenceStatus;
 use reedi_protocol::{AccountId, Timestamp};
@@ -12,10 +14,16 @@ use std::collections::{HashMap, HashSet};
 
 /// Accounts told of or asked for in one call.
 const AT_ONCE: usize = 1_000;
+/// Accounts whose visibility is asked for at the same time.
+const ASKED_AT_ONCE: usize = 32;
 
 /// Who was said to be here: nobody else has left.
 #[derive(Default)]
-pub struct Held(HashSet<AccountId>);
+pub struct Held {
+    accounts: HashSet<AccountId>,
+    /// Have left, and it could not be said, since when. What is held of them runs out by itself after [`HOLD_MS`].
+    unsaid: HashMap<AccountId, Timestamp>,
+}
 
 /// What a turn of [`Held`] has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,19 +32,17 @@ pub struct Turn {
     pub came: Vec<AccountId>,
     /// Offline everywhere now.
     pub left: Vec<AccountId>,
-    /// Have left here, and it could not be said: to be tried again.
-    pub again: Vec<AccountId>,
 }
 
 impl Held {
     /// How many.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.accounts.len()
     }
 
     /// Says of those that were `touched` whether they are here. Who came and could not be said to be here is so at the next
-    /// [`refresh`].
+    /// [`refresh`], and who left and could not be said to have left with the next [`Held::say_again`].
     pub async fn turn(
         &mut self,
         presence: &impl PresencePort,
@@ -48,24 +54,53 @@ impl Held {
         let (here, gone): (Vec<AccountId>, Vec<AccountId>) =
             touched.into_iter().partition(|account| is_here(*account));
         // Whether or not it could be said: an answer may be lost where the question was not.
-        self.0.extend(&here);
-        let gone: Vec<_> = gone.into_iter().filter(|account| self.0.contains(account)).collect();
-        let mut turn = Turn::default();
-        if !here.is_empty() {
-            turn.came = presence.hold(edge, &here, now).await.unwrap_or_default();
+        for account in &here {
+            self.accounts.insert(*account);
+            self.unsaid.remove(account);
         }
-        if !gone.is_empty() {
-            match presence.leave(edge, &gone, now).await {
-                Ok(left) => {
-                    for account in &gone {
-                        self.0.remove(account);
+        let gone: Vec<_> = gone.into_iter().filter(|account| self.accounts.contains(account)).collect();
+        let came = refresh(presence, edge, &here, now).await;
+        Turn { came, left: self.say_gone(presence, edge, &gone, now).await }
+    }
+
+    /// Says again who has left, as long as somebody may think otherwise. Gives those that are offline everywhere now.
+    pub async fn say_again(
+        &mut self,
+        presence: &impl PresencePort,
+        edge: EdgeId,
+        now: Timestamp,
+    ) -> Vec<AccountId> {
+        let has_run_out = |since: Timestamp| now.as_millis().saturating_sub(since.as_millis()) >= HOLD_MS;
+        for (account, _) in self.unsaid.extract_if(|_, since| has_run_out(*since)) {
+            self.accounts.remove(&account);
+        }
+        let gone: Vec<AccountId> = self.unsaid.keys().copied().collect();
+        self.say_gone(presence, edge, &gone, now).await
+    }
+
+    async fn say_gone(
+        &mut self,
+        presence: &impl PresencePort,
+        edge: EdgeId,
+        gone: &[AccountId],
+        now: Timestamp,
+    ) -> Vec<AccountId> {
+        let mut left = Vec::new();
+        for gone in gone.chunks(AT_ONCE) {
+            match presence.leave(edge, gone, now).await {
+                Ok(alone) => {
+                    for account in gone {
+                        self.accounts.remove(account);
+                        self.unsaid.remove(account);
                     }
-                    turn.left = left;
+                    left.extend(alone);
                 }
-                Err(_) => turn.again = gone,
+                Err(_) => gone.iter().for_each(|account| {
+                    self.unsaid.entry(*account).or_insert(now);
+                }),
             }
         }
-        turn
+        left
     }
 }
 
@@ -97,7 +132,9 @@ enum Last {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Difference {
     pub account: AccountId,
-    pub presence: Presence,
+    /// What those who look should know.
+    pub status: PresenceStatus,
+    pub last_seen: Option<Timestamp>,
     before: Option<Last>,
 }
 
@@ -125,12 +162,8 @@ impl Told {
     }
 
     /// As [`Told::tell`], but not if something else was told since the difference was found, nor what they know.
-    pub fn tell_difference(
-        &self,
-        difference: &Difference,
-        status: PresenceStatus,
-        push: impl FnOnce() -> bool,
-    ) {
+    pub fn tell_difference(&self, difference: &Difference, push: impl FnOnce() -> bool) {
+        let status = difference.status;
         let mut told = self.0.lock();
         let last = told.get(&difference.account).copied();
         if last == difference.before && !knows(last, status) && push() {
@@ -143,11 +176,13 @@ impl Told {
         self.0.lock().retain(|account, _| is_looked_at(*account));
     }
 
-    /// Those of `accounts` that are not as they were told; none of those that cannot be asked for now.
-    pub async fn differences(
+    /// Those of `accounts` that are not as they were told, which is offline of whoever is not `visible`; none of those that
+    /// cannot be asked for now.
+    pub async fn differences<V: Future<Output = bool>>(
         &self,
         presence: &impl PresencePort,
         accounts: &[AccountId],
+        visible: impl Fn(AccountId) -> V,
         now: Timestamp,
     ) -> Vec<Difference> {
         let mut differences = Vec::new();
@@ -158,11 +193,23 @@ impl Told {
                 accounts.iter().map(|account| told.get(account).copied()).collect()
             };
             let Ok(found) = presence.look(accounts, now).await else { continue };
-            for ((account, presence), before) in accounts.iter().zip(found).zip(before) {
-                if !knows(before, status_of(presence.online)) {
-                    differences.push(Difference { account: *account, presence, before });
-                }
-            }
+            let seen =
+                accounts.iter().copied().zip(found).zip(before).map(|((account, presence), before)| {
+                    let visible = visible(account);
+                    async move {
+                        let Presence { online, last_seen } = presence;
+                        if !online && knows(before, PresenceStatus::Offline) {
+                            return None;
+                        }
+                        let is_visible = visible.await;
+                        let (status, last_seen) =
+                            (status_of(online && is_visible), last_seen.filter(|_| is_visible));
+                        let difference = Difference { account, status, last_seen, before };
+                        (!knows(before, status)).then_some(difference)
+                    }
+                });
+            let seen: Vec<_> = stream::iter(seen).buffered(ASKED_AT_ONCE).collect().await;
+            differences.extend(seen.into_iter().flatten());
         }
         differences
     }
@@ -181,8 +228,8 @@ pub fn status_of(online: bool) -> PresenceStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::presence::PresenceError;
     use crate::presence::in_memory::InMemoryPresence;
-    use crate::presence::{HOLD_MS, PresenceError};
     use PresenceStatus::{Offline, Online};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -234,14 +281,21 @@ mod tests {
 
     async fn told_now(told: &Told, presence: &CutOff, now: Timestamp) -> Vec<PresenceStatus> {
         let mut heard = Vec::new();
-        for difference in told.differences(presence, &[ann()], now).await {
-            let status = status_of(difference.presence.online);
-            told.tell_difference(&difference, status, || {
-                heard.push(status);
+        for difference in told.differences(presence, &[ann()], visible, now).await {
+            told.tell_difference(&difference, || {
+                heard.push(difference.status);
                 true
             });
         }
         heard
+    }
+
+    async fn visible(_: AccountId) -> bool {
+        true
+    }
+
+    async fn hidden(_: AccountId) -> bool {
+        false
     }
 
     #[tokio::test]
@@ -261,11 +315,46 @@ mod tests {
         held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
         presence.away(true);
         let turn = held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
-        assert_eq!(turn, Turn { again: vec![ann()], ..Turn::default() });
+        assert_eq!((turn, held.count()), (Turn::default(), 1));
+        assert!(held.say_again(&presence, EDGE, NOW).await.is_empty());
         presence.away(false);
-        let turn = held.turn(&presence, EDGE, turn.again, |_| false, NOW).await;
-        assert_eq!(turn, Turn { left: vec![ann()], ..Turn::default() });
-        assert_eq!(held.turn(&presence, EDGE, [ann()], |_| false, NOW).await, Turn::default(), "once");
+        assert_eq!(held.say_again(&presence, EDGE, NOW).await, [ann()]);
+        assert_eq!(held.say_again(&presence, EDGE, NOW).await, [], "once");
+        assert_eq!(
+            (held.turn(&presence, EDGE, [ann()], |_| false, NOW).await, held.count()),
+            (Turn::default(), 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn who_left_long_ago_or_is_back_is_not_said_to_leave() {
+        let (presence, mut held) = (CutOff::default(), Held::default());
+        held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
+        presence.away(true);
+        held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
+        held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
+        presence.away(false);
+        assert_eq!((held.say_again(&presence, EDGE, NOW).await, held.count()), (vec![], 1));
+        presence.away(true);
+        held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
+        let later = NOW.plus_millis(HOLD_MS);
+        assert_eq!(
+            (held.say_again(&presence, EDGE, later).await, held.count()),
+            (vec![], 0),
+            "it has run out"
+        );
+    }
+
+    /// It has chosen so while nobody could be told.
+    #[tokio::test]
+    async fn who_hides_is_told_to_be_gone() {
+        let (presence, told) = (CutOff::default(), Told::default());
+        presence.hold(EDGE, &[ann()], NOW).await.unwrap();
+        told.answered(ann(), Some(Online));
+        let differences = told.differences(&presence, &[ann()], hidden, NOW).await;
+        assert_eq!(differences.iter().map(|found| found.status).collect::<Vec<_>>(), [Offline]);
+        told.tell_difference(&differences[0], || true);
+        assert!(told.differences(&presence, &[ann()], hidden, NOW).await.is_empty(), "once");
     }
 
     #[tokio::test]
@@ -286,10 +375,10 @@ mod tests {
     async fn what_was_told_in_the_wrong_order_is_put_right() {
         let (presence, told) = (CutOff::default(), Told::default());
         told.answered(ann(), None);
-        let stale = told.differences(&presence, &[ann()], NOW).await;
+        let stale = told.differences(&presence, &[ann()], visible, NOW).await;
         presence.hold(EdgeId(2), &[ann()], NOW).await.unwrap();
         told.tell(ann(), Online, || true);
-        told.tell_difference(&stale[0], Offline, || panic!("something newer was told"));
+        told.tell_difference(&stale[0], || panic!("something newer was told"));
         told.tell(ann(), Offline, || true);
         assert_eq!(told_now(&told, &presence, NOW).await, [Online]);
     }

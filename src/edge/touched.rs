@@ -30,11 +30,6 @@ impl Touched {
         std::mem::take(&mut *self.accounts.lock())
     }
 
-    /// For the next time; wakes nobody.
-    pub fn put_back(&self, accounts: impl IntoIterator<Item = AccountId>) {
-        self.accounts.lock().extend(accounts);
-    }
-
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.accounts.lock().is_empty()
