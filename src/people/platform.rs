@@ -57,27 +57,57 @@ struct Inner {
     base: Url,
     client: reqwest::Client,
     requests: Semaphore,
-    away_until: Mutex<Option<Instant>>,
+    standing: Mutex<Standing>,
     profiles: AnswerCache<AccountId, Option<Profile>>,
     follows: AnswerCache<(AccountId, AccountId), bool>,
     searches: AnswerCache<(String, usize), Vec<Profile>>,
 }
 
+/// What the last answers say of the platform.
+#[derive(Default)]
+struct Standing {
+    /// Nothing is asked before.
+    away_until: Option<Instant>,
+    /// It says that this server may not ask.
+    refuses: bool,
+}
+
+impl Standing {
+    fn is_well(&self) -> bool {
+        self.away_until.is_none() && !self.refuses
+    }
+}
+
+/// What a question that got no answer to go by says of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It would fare no better.
+    Away,
+    /// It may be this server that is refused, or only what somebody has asked for: a firewall in front does not like a
+    /// search. It is told, and does not keep others from asking.
+    Refused,
+    /// Nothing.
+    OfOne,
+}
+
 /// A question that got no answer to go by.
 struct Failed {
     error: PeopleError,
-    /// Whether the next question would fare no better.
-    is_away: bool,
+    verdict: Verdict,
 }
 
 impl Failed {
+    fn new(verdict: Verdict, why: impl ToString) -> Self {
+        Self { error: PeopleError(why.to_string()), verdict }
+    }
+
     fn away(why: impl ToString) -> Self {
-        Self { error: PeopleError(why.to_string()), is_away: true }
+        Self::new(Verdict::Away, why)
     }
 
     /// Of this question alone: somebody may ask for what the platform refuses.
     fn of_one(why: impl ToString) -> Self {
-        Self { error: PeopleError(why.to_string()), is_away: false }
+        Self::new(Verdict::OfOne, why)
     }
 }
 
@@ -103,7 +133,7 @@ impl Platform {
             base,
             client,
             requests: Semaphore::new(REQUESTS_AT_ONCE),
-            away_until: Mutex::new(None),
+            standing: Mutex::default(),
             profiles: AnswerCache::new(PROFILES_KEPT),
             follows: AnswerCache::new(FOLLOWS_KEPT),
             searches: AnswerCache::new(SEARCHES_KEPT),
@@ -147,15 +177,15 @@ impl Platform {
         }
     }
 
-    /// Whether the last question that told of it found the platform away.
+    /// Whether the last question that told of it found the platform away, or refusing this server.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        self.0.away_until.lock().is_some()
+        !self.0.standing.lock().is_well()
     }
 
     /// The body of a 200, or `None` for a 404.
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<Option<T>, PeopleError> {
-        if self.0.away_until.lock().is_some_and(|until| Instant::now() < until) {
+        if self.0.standing.lock().away_until.is_some_and(|until| Instant::now() < until) {
             return Err(PeopleError("the platform did not answer a moment ago".into()));
         }
         // Many questions at once say nothing about the platform: only its own time counts.
@@ -165,19 +195,26 @@ impl Platform {
         };
         let asked = tokio::time::timeout(ANSWER_WITHIN, self.ask(url)).await;
         let result = asked.unwrap_or_else(|_| Err(Failed::away("the platform does not answer in time")));
-        let mut away_until = self.0.away_until.lock();
+        let mut standing = self.0.standing.lock();
+        let was_well = standing.is_well();
         match &result {
-            Ok(_) => {
-                if away_until.take().is_some() {
+            Ok(_) | Err(Failed { verdict: Verdict::OfOne, .. }) => {
+                *standing = Standing::default();
+                if !was_well {
                     tracing::info!("the platform answers again");
                 }
             }
-            Err(Failed { is_away: false, .. }) => {}
-            Err(Failed { error, .. }) => {
-                if away_until.is_none() {
+            Err(Failed { verdict: Verdict::Refused, error }) => {
+                *standing = Standing { away_until: None, refuses: true };
+                if was_well {
+                    tracing::warn!(%error, "the platform refuses a question; remembered answers serve");
+                }
+            }
+            Err(Failed { verdict: Verdict::Away, error }) => {
+                standing.away_until = Some(Instant::now() + PAUSE);
+                if was_well {
                     tracing::warn!(%error, "the platform is away; remembered answers serve");
                 }
-                *away_until = Some(Instant::now() + PAUSE);
             }
         }
         result.map_err(|failed| failed.error)
@@ -192,8 +229,9 @@ impl Platform {
             200 => {}
             404 => return Ok(None),
             // These are for this server, whatever it asks: a wrong password, or too many questions.
-            status @ (401 | 403 | 408 | 429) => {
-                return Err(Failed::away(format!("the platform answers {status}")));
+            status @ (401 | 429) => return Err(Failed::away(format!("the platform answers {status}"))),
+            status @ (403 | 408) => {
+                return Err(Failed::new(Verdict::Refused, format!("the platform answers {status}")));
             }
             status @ 400..500 => return Err(Failed::of_one(format!("the platform answers {status}"))),
             status => return Err(Failed::away(format!("the platform answers {status}"))),

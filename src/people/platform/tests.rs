@@ -204,19 +204,26 @@ async fn while_it_is_away_old_answers_serve_and_it_is_left_alone() {
 }
 
 #[tokio::test]
-async fn what_it_refuses_to_this_server_is_away_and_what_it_refuses_of_one_question_is_not() {
+async fn what_it_refuses_to_this_server_is_told_and_stops_others_only_where_they_would_fare_no_better() {
     let platform = TestPlatform::of_the_suite().await;
     let (ann, anna) = (platform.known(0), platform.known(1));
-    for (status, is_away) in [(401, true), (403, true), (408, true), (429, true), (400, false), (422, false)]
-    {
+    for (status, is_told, stops) in [
+        (401, true, true),
+        (429, true, true),
+        // Perhaps a firewall's answer to what somebody has searched for.
+        (403, true, false),
+        (408, true, false),
+        (400, false, false),
+        (422, false, false),
+    ] {
         let client = platform.client();
         platform.set(Fault::Status(status));
         let before = platform.asked();
         for _ in 0..3 {
             assert!(client.follows(ann.user_id, anna.user_id).await.is_err());
         }
-        assert_eq!(platform.asked() - before, if is_away { 1 } else { 3 }, "{status}");
-        assert_eq!(client.is_away(), is_away, "{status}");
+        assert_eq!(platform.asked() - before, if stops { 1 } else { 3 }, "{status}");
+        assert_eq!(client.is_away(), is_told, "{status}");
         platform.set(Fault::None);
         pass(PAUSE).await;
         assert!(client.follows(ann.user_id, anna.user_id).await.is_ok());
