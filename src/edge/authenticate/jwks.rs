@@ -46,8 +46,8 @@ struct Inner {
 struct Known {
     keys: Vec<Key>,
     fetched: Option<Instant>,
-    /// Whether the latest attempt failed.
-    failing: bool,
+    /// When the latest attempt failed, if it did.
+    failed: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -122,15 +122,20 @@ impl Jwks {
         let known = self.0.known.load_full();
         let judged = known.judge(algorithm, kid, &verifies);
         let is_young = known.age().is_some_and(|age| age < LATELY);
-        if judged.is_ok() || (judged == Err(TokenError::Signature) && is_young) {
+        if judged.is_ok() {
             return judged;
+        }
+        let issued_ago = issued_ago();
+        if judged == Err(TokenError::Signature) && is_young {
+            let is_covered = known.age().is_some_and(|age| covers(age, issued_ago));
+            return if is_covered { judged } else { Err(TokenError::KeysUnavailable) };
         }
         // Perhaps by a new key, under a new `kid` or an old one.
         self.0.fetch_unless_just_done(&known).await;
         let newest = self.0.known.load();
         let judged = newest.judge(algorithm, kid, &verifies);
         let was_looked_for = newest.fetched > known.fetched
-            || (!newest.failing && newest.age().is_some_and(|age| covers(age, issued_ago())));
+            || (newest.failed.is_none() && newest.age().is_some_and(|age| covers(age, issued_ago)));
         // A good token must not be said to be bad because nobody could look for its key.
         if judged.is_ok() || was_looked_for { judged } else { Err(TokenError::KeysUnavailable) }
     }
@@ -139,7 +144,7 @@ impl Jwks {
     async fn refresh_if_old(&self) {
         let known = self.0.known.load_full();
         let Some(age) = known.age().filter(|age| *age > FRESH_FOR) else { return };
-        if age > WITHDRAWN_WITHIN && !known.failing {
+        if age > WITHDRAWN_WITHIN && !known.has_just_failed() {
             self.0.fetch_unless_just_done(&known).await;
             return;
         }
@@ -178,6 +183,11 @@ impl Known {
         self.fetched.map(|at| at.elapsed())
     }
 
+    /// Nobody waits for what has just failed. Long ago says nothing: who nobody comes to asks nobody.
+    fn has_just_failed(&self) -> bool {
+        self.failed.is_some_and(|at| at.elapsed() < FETCH_EVERY)
+    }
+
     fn judge(
         &self,
         algorithm: Algorithm,
@@ -201,18 +211,18 @@ impl Inner {
         if was_asked || !self.allowance.lock().take() {
             return;
         }
-        // What is wrong is in the log and in `failing`.
+        // What is wrong is in the log and in `failed`.
         let _ = self.fetch().await;
     }
 
     async fn fetch(&self) -> Result<(), String> {
         let result = self.ask().await;
         let known = match &result {
-            Ok(keys) => Known { keys: keys.clone(), fetched: Some(Instant::now()), failing: false },
+            Ok(keys) => Known { keys: keys.clone(), fetched: Some(Instant::now()), failed: None },
             Err(error) => {
                 tracing::warn!(error, "the keys that verify tokens cannot be fetched; the known ones stay");
                 let known = self.known.load();
-                Known { keys: known.keys.clone(), fetched: known.fetched, failing: true }
+                Known { keys: known.keys.clone(), fetched: known.fetched, failed: Some(Instant::now()) }
             }
         };
         self.known.store(Arc::new(known));

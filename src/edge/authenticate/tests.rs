@@ -396,6 +396,13 @@ async fn a_withdrawn_key_verifies_nothing_on_an_edge_that_nobody_came_to() {
     pass(Duration::from_secs(1_201)).await;
     server.tell(&[public("ed-1")]);
     assert_eq!(verifier.verify(&ed("ed-2", ED_2)).await, Err(TokenError::UnknownKey));
+    // Nor where the last fetch before that had failed.
+    pass(Duration::from_secs(1_201)).await;
+    *server.answer.lock() = (StatusCode::SERVICE_UNAVAILABLE, String::new());
+    verifier.verify(&ed("ed-1", ED_1)).await.expect("known keys go on while the URL is away");
+    pass(Duration::from_secs(1_201)).await;
+    server.tell(&[public("ed-2")]);
+    assert_eq!(verifier.verify(&ed("ed-1", ED_1)).await, Err(TokenError::UnknownKey));
 }
 
 #[tokio::test]
