@@ -24,7 +24,7 @@ pub fn run(role: &str, matches: &ArgMatches) -> Result<(), String> {
         let member = tokio::select! {
             member = start(config, roles, shutdown.clone()) => member.map_err(|e| e.to_string())?,
             // Asked to leave while it waits for a part.
-            () = shutdown.draining() => return Ok(()),
+            () = shutdown.draining() => return super::ended(&shutdown),
         };
         tracing::info!(role, address = ?member.address, admin = %member.admin_address, "running");
         member.ended().await;

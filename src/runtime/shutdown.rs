@@ -1,6 +1,7 @@
 //! Leaving gracefully: first drain, then stop; a second signal leaves at once. And leaving because a part of the process
 //! has ended that it cannot do without.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -146,13 +147,26 @@ impl Shutdown {
 
     /// Leaves at the first of `signals`, or when somebody else begins to; ends when it must not be waited for any more.
     async fn leave(&self, mut signals: mpsc::Receiver<&'static str>, drain_within: Duration) -> AtOnce {
-        tokio::select! {
-            Some(name) = signals.recv() => tracing::info!("{name}: draining"),
-            () = self.draining() => {}
-        }
+        let mut is_told = tokio::select! {
+            Some(name) = signals.recv() => {
+                tracing::info!("{name}: draining");
+                true
+            }
+            () = self.draining() => false,
+        };
         self.drain();
+        let mut second = pin!(async {
+            while let Some(name) = signals.recv().await {
+                // Of a process that leaves by itself nobody has asked for that yet.
+                if std::mem::replace(&mut is_told, true) {
+                    return;
+                }
+                tracing::info!("{name}: draining already");
+            }
+            std::future::pending().await
+        });
         tokio::select! {
-            Some(_) = signals.recv() => return second_signal(),
+            () = &mut second => return second_signal(),
             () = self.stopping() => {}
             () = tokio::time::sleep_until(Instant::now() + drain_within + FINISH_WITHIN) => {
                 tracing::warn!(drain_s = drain_within.as_secs(), "draining took too long: stopping");
@@ -160,7 +174,7 @@ impl Shutdown {
         }
         self.stop();
         tokio::select! {
-            Some(_) = signals.recv() => second_signal(),
+            () = second => second_signal(),
             () = tokio::time::sleep(ENDS_WITHIN) => {
                 tracing::error!(after_s = ENDS_WITHIN.as_secs(), "what was stopped has not ended: leaving at once");
                 AtOnce::Overdue
@@ -214,6 +228,19 @@ mod tests {
             tell.send("SIGINT").await.unwrap();
             assert_eq!(left.await.unwrap(), AtOnce::SecondSignal, "stopped: {stopped}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_signal_to_who_leaves_by_itself_is_not_the_second() {
+        let (shutdown, (tell, signals)) = (Shutdown::new(), mpsc::channel(1));
+        let leaving = shutdown.clone();
+        shutdown.fail("on purpose");
+        let left = tokio::spawn(async move { leaving.leave(signals, Duration::from_secs(15)).await });
+        tell.send("SIGTERM").await.unwrap();
+        shutdown.stopping().await;
+        assert!(!left.is_finished());
+        tell.send("SIGTERM").await.unwrap();
+        assert_eq!(left.await.unwrap(), AtOnce::SecondSignal);
     }
 
     #[tokio::test]
