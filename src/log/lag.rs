@@ -26,8 +26,8 @@ struct Standing {
     done_at: Option<Timestamp>,
     /// Nothing is in hand, and the log had nothing more when it gave the last.
     idle: bool,
-    /// The end of the slice at the last look, and when that was. Who is idle at the next has everything up to there: what
-    /// was there at this look may still be on its way.
+    /// The end of the slice at the last look, and when that was, if it has been idle since. Who is so at the next has
+    /// everything up to there: what was there at this look may still be on its way.
     looked: Option<(Position, Timestamp)>,
 }
 
@@ -53,7 +53,7 @@ impl Lag {
     /// Records came and are in hand.
     pub fn has_in_hand(&self, records: &[RawRecord]) {
         let mut standing = self.0.lock();
-        standing.idle = false;
+        (standing.idle, standing.looked) = (false, None);
         if let Some(first) = records.first() {
             standing.done_at = standing.done_at.or(Some(first.log_time));
         }
@@ -67,10 +67,21 @@ impl Lag {
         standing.idle = drained;
     }
 
+    /// Nothing is read for a while: what comes is not in hand.
+    pub fn pauses(&self) {
+        let mut standing = self.0.lock();
+        (standing.idle, standing.looked) = (false, None);
+    }
+
+    /// Nothing is in hand, and more is waited for. `drained`: the log had no more when it gave the last.
+    pub fn waits(&self, drained: bool) {
+        self.0.lock().idle = drained;
+    }
+
     /// Reading is interrupted; `shards` are what will be read next.
     pub fn stops(&self, shards: ShardSet) {
         let mut standing = self.0.lock();
-        standing.idle = false;
+        (standing.idle, standing.looked) = (false, None);
         if standing.shards != shards {
             *standing = Standing { shards, ..Standing::default() };
         }
@@ -79,9 +90,8 @@ impl Lag {
     /// Compares with the end of the slice, which was there at `now`.
     fn look(&self, end: Position, now: Timestamp) -> Seen {
         let mut standing = self.0.lock();
-        let looked = standing.looked.replace((end, now));
         if standing.idle {
-            if let Some((end, then)) = looked {
+            if let Some((end, then)) = standing.looked.replace((end, now)) {
                 standing.done = standing.done.max(end);
                 standing.done_at = standing.done_at.max(Some(then));
             }
@@ -196,6 +206,22 @@ mod tests {
         assert_eq!(seen(&lag, 13, 200), (0, Some(0)), "nobody knows of them yet");
         lag.has_in_hand(&[record(11, 200), record(13, 200)]);
         assert_eq!(seen(&lag, 13, 202), (3, Some(4)));
+    }
+
+    /// The writer erases, the store is away, and nobody reads what comes meanwhile.
+    #[test]
+    fn who_does_something_else_is_not_waiting() {
+        let lag = Lag::default();
+        lag.begins([Shard(1)].into_iter().collect(), at(10), true);
+        seen(&lag, 10, 198);
+        seen(&lag, 10, 200);
+        lag.pauses();
+        assert_eq!(seen(&lag, 13, 202), (3, Some(4)));
+        assert_eq!(seen(&lag, 13, 204), (3, Some(6)));
+        lag.waits(true);
+        assert_eq!(seen(&lag, 13, 206), (0, Some(0)));
+        lag.has_in_hand(&[record(13, 201)]);
+        assert_eq!(seen(&lag, 13, 208), (3, Some(10)), "one look does not tell what is done");
     }
 
     #[test]

@@ -163,12 +163,16 @@ impl Writer {
                 biased;
                 _ = owned.changed() => return Ok(()),
                 _ = idle.tick() => {
+                    lag.pauses();
                     self.tick_idle(&mut moved).await;
+                    lag.waits(reader.is_drained());
                     continue;
                 }
                 records = next_batch(&mut reader, next) => records?,
                 () = erasures.are_due() => {
+                    lag.pauses();
                     erasures.run_due(&self.log, &self.store).await;
+                    lag.waits(reader.is_drained());
                     continue;
                 }
             };
@@ -190,11 +194,12 @@ impl Writer {
             persist.run(&batch, self.clock.now()).await?;
             batch.trace_stored();
             if let Some((position, time)) = last {
-                lag.is_done(position, time, reader.is_drained());
+                lag.is_done(position, time, false);
             }
             erasures.note(&batch);
             // Here too, for a log that is always busy; some at a time, for records that wait.
             erasures.run_due(&self.log, &self.store).await;
+            lag.waits(reader.is_drained());
         }
     }
 
