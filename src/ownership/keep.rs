@@ -165,25 +165,45 @@ impl Keeper {
                 () = self.until_it_stands(false) => {}
                 _ = future::join(self.keep_announced(shutdown), self.keep_leading(shutdown)) => return,
             }
-            self.metrics.set_log_unreadable(role, !self.can_read());
-            let (here, division) = (self.units.count(), *self.division.borrow());
-            if let Division::Other(theirs) = division {
-                tracing::warn!(
-                    role,
-                    here,
-                    theirs,
-                    "those who hold the shards divide them otherwise: taking none"
-                );
-            } else if !self.can_read() {
-                tracing::warn!(role, "the log cannot be read here: leaving the shards to others");
-            }
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
                 () = self.until_it_stands(true) => {}
-                () = self.stand_back() => {}
+                _ = future::join(self.tell_why_not(), self.stand_back()) => {}
             }
             tracing::info!(role, "taking shards");
+        }
+    }
+
+    /// Tells why this worker takes no shards, whenever that changes.
+    async fn tell_why_not(&self) {
+        let role = self.role.name();
+        let (mut health, mut division) = (self.health.clone(), self.division.subscribe());
+        let mut told = None;
+        loop {
+            let (can_read, divided) = (self.can_read(), *division.borrow_and_update());
+            if told.replace((can_read, divided)) != Some((can_read, divided)) {
+                self.metrics.set_log_unreadable(role, !can_read);
+                if let Division::Other(theirs) = divided {
+                    let here = self.units.count();
+                    tracing::warn!(
+                        role,
+                        here,
+                        theirs,
+                        "those who hold the shards divide them otherwise: taking none"
+                    );
+                }
+                if !can_read {
+                    tracing::warn!(role, "the log cannot be read here: leaving the shards to others");
+                }
+            }
+            let changed = tokio::select! {
+                changed = health.changed() => changed,
+                changed = division.changed() => changed,
+            };
+            if changed.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 
