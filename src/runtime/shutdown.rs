@@ -235,10 +235,14 @@ mod tests {
         let (shutdown, (tell, signals)) = (Shutdown::new(), mpsc::channel(1));
         let leaving = shutdown.clone();
         shutdown.fail("on purpose");
-        let left = tokio::spawn(async move { leaving.leave(signals, Duration::from_secs(15)).await });
+        let mut left = tokio::spawn(async move { leaving.leave(signals, Duration::from_secs(15)).await });
+        // It sees that it is draining before there is a signal.
+        tokio::task::yield_now().await;
         tell.send("SIGTERM").await.unwrap();
-        shutdown.stopping().await;
-        assert!(!left.is_finished());
+        tokio::select! {
+            left = &mut left => panic!("{left:?}"),
+            () = shutdown.stopping() => {}
+        }
         tell.send("SIGTERM").await.unwrap();
         assert_eq!(left.await.unwrap(), AtOnce::SecondSignal);
     }
