@@ -31,6 +31,13 @@ struct Standing {
     looked: Option<(Position, Timestamp)>,
 }
 
+impl Standing {
+    /// What comes from here on is not in hand at once.
+    fn becomes_busy(&mut self) {
+        (self.idle, self.looked) = (false, None);
+    }
+}
+
 /// What is told of one look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
@@ -53,7 +60,7 @@ impl Lag {
     /// Records came and are in hand.
     pub fn has_in_hand(&self, records: &[RawRecord]) {
         let mut standing = self.0.lock();
-        (standing.idle, standing.looked) = (false, None);
+        standing.becomes_busy();
         if let Some(first) = records.first() {
             standing.done_at = standing.done_at.or(Some(first.log_time));
         }
@@ -69,8 +76,7 @@ impl Lag {
 
     /// Nothing is read for a while: what comes is not in hand.
     pub fn pauses(&self) {
-        let mut standing = self.0.lock();
-        (standing.idle, standing.looked) = (false, None);
+        self.0.lock().becomes_busy();
     }
 
     /// Nothing is in hand, and more is waited for. `drained`: the log had no more when it gave the last.
@@ -81,7 +87,7 @@ impl Lag {
     /// Reading is interrupted; `shards` are what will be read next.
     pub fn stops(&self, shards: ShardSet) {
         let mut standing = self.0.lock();
-        (standing.idle, standing.looked) = (false, None);
+        standing.becomes_busy();
         if standing.shards != shards {
             *standing = Standing { shards, ..Standing::default() };
         }

@@ -100,6 +100,17 @@ async fn answered<T>(answer: impl Future<Output = Result<T, OwnershipError>>) ->
     tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(late)?
 }
 
+/// Ends at a change of one. Without somebody who tells, all stays as it is.
+async fn either_changed(health: &mut watch::Receiver<Health>, division: &mut watch::Receiver<Division>) {
+    let changed = tokio::select! {
+        changed = health.changed() => changed,
+        changed = division.changed() => changed,
+    };
+    if changed.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits, or until the process leaves.
 async fn pause_until(then: Instant, shutdown: &Shutdown) {
     tokio::select! {
@@ -138,17 +149,11 @@ impl Keeper {
         self.can_read() && *self.division.borrow() == Division::Same
     }
 
-    /// Waits until this worker can take shards, or cannot. Without somebody who tells, all stays as it is.
+    /// Waits until this worker can take shards, or cannot.
     async fn until_it_stands(&self, does: bool) {
         let (mut health, mut division) = (self.health.clone(), self.division.subscribe());
         while self.stands() != does {
-            let changed = tokio::select! {
-                changed = health.changed() => changed,
-                changed = division.changed() => changed,
-            };
-            if changed.is_err() {
-                std::future::pending::<()>().await;
-            }
+            either_changed(&mut health, &mut division).await;
         }
     }
 
@@ -197,13 +202,7 @@ impl Keeper {
                     tracing::warn!(role, "the log cannot be read here: leaving the shards to others");
                 }
             }
-            let changed = tokio::select! {
-                changed = health.changed() => changed,
-                changed = division.changed() => changed,
-            };
-            if changed.is_err() {
-                std::future::pending::<()>().await;
-            }
+            either_changed(&mut health, &mut division).await;
         }
     }
 

@@ -121,14 +121,14 @@ impl Jwks {
         self.refresh_if_old().await;
         let known = self.0.known.load_full();
         let judged = known.judge(algorithm, kid, &verifies);
-        let is_young = known.age().is_some_and(|age| age < LATELY);
         if judged.is_ok() {
             return judged;
         }
         let issued_ago = issued_ago();
-        if judged == Err(TokenError::Signature) && is_young {
-            let is_covered = known.age().is_some_and(|age| covers(age, issued_ago));
-            return if is_covered { judged } else { Err(TokenError::KeysUnavailable) };
+        if judged == Err(TokenError::Signature)
+            && let Some(age) = known.age().filter(|age| *age < LATELY)
+        {
+            return if covers(age, issued_ago) { judged } else { Err(TokenError::KeysUnavailable) };
         }
         // Perhaps by a new key, under a new `kid` or an old one.
         self.0.fetch_unless_just_done(&known).await;
