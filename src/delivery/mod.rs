@@ -107,7 +107,7 @@ impl Delivery {
             if let Err(error) = ended {
                 let Interrupted::Log(why) = &error;
                 reading.failed(why);
-                self.metrics.retried("delivery");
+                self.metrics.retried("log");
                 tracing::warn!(%error, "delivery reads the log anew");
                 tokio::select! {
                     biased;

@@ -132,7 +132,7 @@ fn a_writer_without_a_store_falls_behind_and_catches_up() {
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(lag(), Some(10.0));
         assert!(age().is_some_and(|age| (25.0..35.0).contains(&age)), "{:?}", age());
-        let retries = shown(&writer.metrics, "reedi_retries_total{part=\"writer\"}");
+        let retries = shown(&writer.metrics, "reedi_retries_total{part=\"store\"}");
         assert!(retries.is_some_and(|retries| retries > 0.0), "{retries:?}");
         writer.process.set_faults(|faults| faults.store.away = false);
         tokio::time::sleep(Duration::from_secs(10)).await;

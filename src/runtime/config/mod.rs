@@ -68,8 +68,9 @@ settings! {
     /// The keys of content in the clear.
     seal: SealConfig = "Sealing" {
         keys = "seal_keys": Option<SealKeys>, default "",
-            "Key ring for content in the clear: the first key seals, all of them open. To rotate, put a new key \
-             first and keep the old ones as long as what they have sealed. `reedi dev` makes one in the data folder.";
+            "Key ring for content in the clear: the first key seals, all of them open. To rotate, put a new key last on \
+             all edges, then first on all, and keep the old ones as long as what they have sealed. `reedi dev` makes one \
+             in the data folder.";
     }
 
     /// How the work is divided.

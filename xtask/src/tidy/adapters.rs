@@ -42,11 +42,6 @@ const CONFINED: &[Confined] = &[
         within: &["src/edge"],
         why: "sockets end at the edge",
     },
-    Confined {
-        crates: &["object_store"],
-        within: &["src/blobs", "src/role"],
-        why: "object stores stand behind the port blobs",
-    },
 ];
 
 /// The domain is pure and synchronous.
