@@ -77,8 +77,15 @@ pub fn rest(endpoint: &Endpoint) -> Result<Rest, Failure> {
     Ok(Rest::new(endpoint.clone(), RestOptions { idle_connections: AT_ONCE, ..RestOptions::default() })?)
 }
 
-fn socket_options(client: usize) -> SocketOptions {
-    let address = Ipv4Addr::new(127, 0, 0, 2 + (client % ADDRESSES) as u8);
+/// What the connection of client number `client` is opened with.
+#[must_use]
+pub fn socket_options(client: usize) -> SocketOptions {
+    options_from(Ipv4Addr::new(127, 0, 0, 2 + (client % ADDRESSES) as u8))
+}
+
+/// What a connection from `address` is opened with.
+#[must_use]
+pub fn options_from(address: Ipv4Addr) -> SocketOptions {
     SocketOptions {
         connect_within: Duration::from_secs(20),
         local_address: Some(IpAddr::V4(address)),

@@ -16,7 +16,7 @@ mod traffic;
 use clap::{Parser, ValueEnum};
 use client::Failure;
 use report::{Machine, Outcome, Report};
-use scenario::{direct, group, history, idle, storm};
+use scenario::{direct, group, history, idle, storm, strangers};
 use server::{Backend, Server, Setup};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +25,8 @@ use std::time::Duration;
 /// Threads of the generator. It shares two cores with the server, and one thread would be late at
 /// the highest rates.
 const THREADS: usize = 2;
+/// Sockets of `strangers`, as many as the promise is about.
+const STRANGERS: usize = 10_000;
 
 const ABOUT: &str = "Load test of Reedi Messaging: open loop, with every message checked";
 const LONG_ABOUT: &str = "\
@@ -40,15 +42,17 @@ position order, and stands in history exactly once. A message that is wrong or m
 (exit status 1), whatever its speed.";
 const AFTER: &str = "\
 Scenarios (all of them, in this order, where none is named):
-  idle     silent sockets: bytes of the server's user space for each, CPU while idle
-  direct   one-to-one messages: first at 1,000/s over many connections, for the latency budget; then
-           over --pairs pairs at each of --rates, up to the knee (p99 over 250 ms, or not keeping up)
-  group    one message to 10, 100 and 1,000 members
-  storm    everybody loses the connection, misses messages, comes back and resumes
-  history  pages of 50 messages, newest and older ones
+  idle       silent sockets: bytes of the server's user space for each, CPU while idle
+  strangers  sockets that never say whose they are: each refused at once or closed in time, no more
+             waiting than may, and nobody shut out or disturbed who is known
+  direct     one-to-one messages: first at 1,000/s over many connections, for the latency budget; then
+             over --pairs pairs at each of --rates, up to the knee (p99 over 250 ms, or not keeping up)
+  group      one message to 10, 100 and 1,000 members
+  storm      everybody loses the connection, misses messages, comes back and resumes
+  history    pages of 50 messages, newest and older ones
 
 Examples:
-  reedi-loadtest                                   everything on embedded parts, about five minutes
+  reedi-loadtest                                   everything on embedded parts, about six minutes
   reedi-loadtest direct --rates 5000,10000         two rates only
   reedi-loadtest direct --backend cluster          on real NATS x 3, Cassandra and Redis
   reedi-loadtest idle --sockets 2000               fewer sockets, where few files may be open
@@ -61,6 +65,7 @@ them used: on a quiet machine some 0.1.";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     Idle,
+    Strangers,
     Direct,
     Group,
     Storm,
@@ -82,6 +87,9 @@ struct Args {
     /// Sockets of `idle`, clients of `storm`, connections of the first part of `direct`; 0 leaves that out
     #[arg(long, default_value_t = 10_000)]
     sockets: usize,
+    /// Sockets of `strangers` [default: 10000, or as many as may be open]
+    #[arg(long)]
+    strangers: Option<usize>,
     /// Pairs of `direct`, two connections each
     #[arg(long, default_value_t = 1_000)]
     pairs: usize,
@@ -166,6 +174,19 @@ impl Args {
         direct::Plan { pairs, rates, warm_up, measure, content_bytes: self.content_bytes }
     }
 
+    fn strangers(&self) -> usize {
+        self.strangers.unwrap_or_else(|| STRANGERS.min(report::most_sockets())).max(1)
+    }
+
+    /// The most sockets that a wanted scenario has open at once.
+    fn sockets_at_once(&self) -> usize {
+        let of = |scenario| match scenario {
+            Scenario::Strangers => self.strangers(),
+            _ => self.sockets.max(2 * self.pairs),
+        };
+        self.wanted().into_iter().map(of).max().unwrap_or_default()
+    }
+
     fn durations(&self) -> (Duration, Duration) {
         (Duration::from_secs_f64(self.warm_up), Duration::from_secs_f64(self.seconds))
     }
@@ -178,6 +199,11 @@ impl Args {
         let outcome = match scenario {
             Scenario::Idle => {
                 Outcome::Idle(idle::run(server, &idle::Plan { sockets: self.sockets, watch: measure }).await?)
+            }
+            Scenario::Strangers => {
+                let plan =
+                    strangers::Plan { strangers: self.strangers(), warm_up, quiet: measure, content_bytes };
+                Outcome::Strangers(strangers::run(server, &plan).await?)
             }
             Scenario::Direct => {
                 let mut outcomes = Vec::new();
@@ -235,7 +261,7 @@ async fn run_all(args: &Args, setup: &Setup, report: &mut Report) {
 
 async fn run(args: Args) -> Result<bool, String> {
     let setup = args.setup()?;
-    report::check_open_files(args.sockets.max(2 * args.pairs))?;
+    report::check_open_files(args.sockets_at_once())?;
     let mut report = Report {
         machine: Machine::look(&args.results),
         commit: report::commit(),

@@ -4,7 +4,7 @@ mod chart;
 mod rows;
 
 use crate::procfs::{self, Memory};
-use crate::scenario::{direct, group, history, idle, storm};
+use crate::scenario::{direct, group, history, idle, storm, strangers};
 use crate::server::Backend;
 use crate::traffic::Step;
 use serde::Serialize;
@@ -15,12 +15,15 @@ use std::time::{Duration, Instant};
 
 /// Writes made to learn what a write to this disk costs.
 const SYNCS: usize = 30;
+/// Files that a process may have open besides the sockets that a scenario is about.
+const OTHER_FILES: u64 = 500;
 
 /// What one scenario came to.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     Idle(idle::Outcome),
+    Strangers(strangers::Outcome),
     Direct(direct::Outcome),
     Group(group::Outcome),
     Storm(storm::Outcome),
@@ -33,6 +36,7 @@ impl Outcome {
     pub fn is_clean(&self) -> bool {
         match self {
             Self::Idle(outcome) => outcome.is_clean(),
+            Self::Strangers(outcome) => outcome.is_clean(),
             Self::Direct(outcome) => outcome.is_clean(),
             Self::Group(outcome) => outcome.is_clean(),
             Self::Storm(outcome) => outcome.is_clean(),
@@ -242,16 +246,22 @@ pub fn step_line(step: &Step) -> String {
     )
 }
 
+/// How many sockets the limit of open files has room for.
+#[must_use]
+pub fn most_sockets() -> usize {
+    procfs::open_files_limit().map_or(usize::MAX, |limit| limit.saturating_sub(OTHER_FILES) as usize)
+}
+
 /// How many files must be open at once for `sockets` sockets, in the generator and in the server.
 ///
 /// # Errors
 /// Fewer are allowed; says what to do.
 pub fn check_open_files(sockets: usize) -> Result<(), String> {
-    let wanted = sockets as u64 + 500;
+    let wanted = sockets as u64 + OTHER_FILES;
     match procfs::open_files_limit() {
         Some(limit) if limit < wanted => Err(format!(
             "{sockets} sockets need some {wanted} open files and {limit} are allowed: `ulimit -n {wanted}` first, or \
-             ask for fewer with --sockets"
+             ask for fewer with --sockets or --strangers"
         )),
         _ => Ok(()),
     }

@@ -5,6 +5,7 @@ pub mod group;
 pub mod history;
 pub mod idle;
 pub mod storm;
+pub mod strangers;
 
 use crate::checker::Verdict;
 use crate::client::{AT_ONCE, Failure, Person};

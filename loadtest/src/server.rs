@@ -1,5 +1,6 @@
 //! The server under load: starts its processes, measures them by role, and ends them.
 
+mod admin;
 pub mod process;
 
 use crate::cluster::Components;
@@ -16,6 +17,10 @@ use std::time::{Duration, Instant};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// A limit that a load test never reaches.
 const NO_LIMIT: &str = "1000000";
+/// Sockets of one edge that may wait for their token: the default, set so that a scenario knows it.
+pub const WAITING_MOST: usize = 4_096;
+/// The gauge of those that wait.
+const WAITING: &str = "reedi_sockets_unauthenticated";
 
 /// What the service runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -47,6 +52,8 @@ pub struct Server {
     pub edges: Vec<Endpoint>,
     /// Signs the tokens that it accepts.
     pub secret: String,
+    /// Where each edge has its `/metrics`.
+    admins: Vec<SocketAddr>,
     processes: Vec<(&'static str, Process)>,
     components: Option<Components>,
     ticks_per_second: u64,
@@ -129,6 +136,7 @@ impl Server {
         let mut server = Self {
             edges: Vec::new(),
             secret: format!("{}{}", uuid::Uuid::new_v4(), uuid::Uuid::new_v4()),
+            admins: Vec::new(),
             processes: Vec::new(),
             components: None,
             ticks_per_second: procfs::ticks_per_second(),
@@ -182,12 +190,14 @@ impl Server {
         }
         // All clients come from one address, of which an edge takes half as many.
         set("REEDI_HTTP_CONNECTIONS", NO_LIMIT);
+        set("REEDI_SOCKETS_UNAUTHENTICATED", &WAITING_MOST.to_string());
         let log = setup.folder.join(format!("{name}.log"));
         let mut process = Process::spawn(&setup.reedi, role, &settings, &log)?;
         process.ready(admin, READY_WITHIN).await?;
         if matches!(role, "dev" | "edge") {
             let endpoint = Endpoint::parse(&format!("http://{listen}"));
             self.edges.push(endpoint.map_err(|e| ServerError::Components(e.to_string()))?);
+            self.admins.push(admin);
         }
         self.processes.push((role, process));
         Ok(())
@@ -197,6 +207,18 @@ impl Server {
     #[must_use]
     pub fn edge(&self, client: usize) -> &Endpoint {
         &self.edges[client % self.edges.len()]
+    }
+
+    /// Sockets of all edges that have not said yet whose they are, as the edges count them.
+    ///
+    /// # Errors
+    /// An edge does not say.
+    pub async fn waiting(&self) -> Result<u64, ServerError> {
+        let mut sum = 0;
+        for admin in &self.admins {
+            sum += admin::gauge(*admin, WAITING).await.map_err(ServerError::io("/metrics of an edge"))?;
+        }
+        Ok(sum)
     }
 
     fn pids(&self) -> impl Iterator<Item = (&str, u32)> {

@@ -48,7 +48,7 @@ pub struct Sender {
 }
 
 /// What a step of constant rate came to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     pub rate: f64,

@@ -47,8 +47,9 @@ pub struct Admission {
 
 /// A socket that has not authenticated yet.
 pub struct WaitingSocket {
-    _place: TakenPlace,
+    // Dropped first: no more are counted than there are places.
     _counted: Held,
+    _place: TakenPlace,
 }
 
 impl Admission {

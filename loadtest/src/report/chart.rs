@@ -47,6 +47,15 @@ pub fn of(name: &str, outcome: &Outcome) -> Chart {
                 vec![("server".to_owned(), points.collect())],
             )
         }
+        Outcome::Strangers(outcome) => chart(
+            "sockets that do not say whose they are",
+            axis("seconds after the first came", Scale::Linear),
+            axis("sockets", Scale::Linear),
+            vec![(
+                "waiting".to_owned(),
+                outcome.waiting.iter().map(|(at, count)| (*at, *count as f64)).collect(),
+            )],
+        ),
         Outcome::Storm(outcome) => {
             let points = outcome.resumed.iter().map(|(at, count)| (*at, *count as f64));
             chart(

@@ -4,7 +4,7 @@ use super::{Outcome, Table};
 use crate::checker::Verdict;
 use crate::latency::Quantiles;
 use crate::procfs::Memory;
-use crate::scenario::{direct, group, history, idle, storm};
+use crate::scenario::{direct, group, history, idle, storm, strangers};
 use crate::server::CpuUse;
 use crate::traffic::Step;
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ fn budget(what: &str, limit: f64, measured: f64, unit: &str) -> String {
 pub fn tables(name: &str, outcome: &Outcome) -> Vec<Table> {
     match outcome {
         Outcome::Idle(outcome) => vec![idle_table(name, outcome)],
+        Outcome::Strangers(outcome) => vec![strangers_table(name, outcome), beside_table(name, outcome)],
         Outcome::Direct(outcome) => vec![direct_table(name, outcome)],
         Outcome::Group(outcome) => vec![group_table(name, outcome)],
         Outcome::Storm(outcome) => vec![storm_table(name, outcome)],
@@ -152,6 +153,43 @@ fn idle_table(name: &str, outcome: &idle::Outcome) -> Table {
             format!("{} sockets were disturbed.", outcome.disturbed),
         ],
     }
+}
+
+fn strangers_table(name: &str, outcome: &strangers::Outcome) -> Table {
+    let seconds = |ms: f64| format!("{:.2}", ms / 1_000.0);
+    let mut row = vec![outcome.strangers.to_string()];
+    row.extend([outcome.opened, outcome.refused, outcome.wrong].map(|n| n.to_string()));
+    row.push(format!("{:.1}", outcome.came_in_s));
+    row.extend([outcome.refused_after.p50_ms, outcome.refused_after.max_ms].map(ms));
+    row.extend([outcome.closed_after.p50_ms, outcome.closed_after.max_ms].map(seconds));
+    row.extend([outcome.most_waiting, outcome.places as u64].map(|n| n.to_string()));
+    row.push(format!("{:.0}", outcome.bytes_each));
+    row.extend([outcome.let_in.count, outcome.shut_out].map(|n| n.to_string()));
+    row.extend([outcome.let_in.p50_ms, outcome.let_in.max_ms].map(ms));
+    let columns = "strangers, opened, refused, neither as promised, came in s, refused after p50 ms, max, closed after p50 s, max, most waiting, places, bytes each, newcomers let in, shut out, in after p50 ms, max";
+    let mut notes: Vec<String> = outcome.broken.iter().map(|broken| format!("**{broken}**.")).collect();
+    notes.push("`bytes each` has in it what those who were refused left in the allocator.".to_owned());
+    Table {
+        title: format!("{name}: sockets that never say whose they are"),
+        rows: vec![header(columns), row],
+        notes,
+    }
+}
+
+fn beside_table(name: &str, outcome: &strangers::Outcome) -> Table {
+    let mut rows = vec![header(
+        "beside, acked/s, ack p50 ms, p99, delivered p50, p90, p99, max, server cores, components, generator, other, us/delivery, kept up",
+    )];
+    for (beside, step) in ["nobody", "strangers"].into_iter().zip(&outcome.steps) {
+        let mut row = vec![beside.to_owned()];
+        row.extend(step_cells(step));
+        rows.push(row);
+    }
+    let mut verdict = outcome.verdict.clone();
+    verdict.examples.extend(outcome.histories.iter().flat_map(|h| h.examples.clone()));
+    let mut notes = vec![checked(&verdict, outcome.histories.len())];
+    notes.extend(outcome.steps.last().map(|step| by_role(&step.cpu)));
+    Table { title: format!("{name}: pairs that talk beside them"), rows, notes }
 }
 
 fn storm_table(name: &str, outcome: &storm::Outcome) -> Table {

@@ -171,7 +171,7 @@ async fn checkpoints(server: &Server, people: &[Person]) -> Result<Vec<String>, 
 }
 
 /// Asks to resume and waits until it is done; gives the new checkpoint. Messages go to `each`.
-async fn resume(
+pub(super) async fn resume(
     socket: &mut Socket,
     checkpoint: Option<String>,
     mut each: impl FnMut(&Incoming),
