@@ -180,6 +180,8 @@ pub(crate) fn private_file() -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
     use reedi_protocol::{ConversationKey, resource::MessageType};
 
     fn kept(key: u64, id: &str) -> Kept {
@@ -258,5 +260,70 @@ mod tests {
         journal.keep(&kept(1, "next")).unwrap();
         drop(journal);
         assert_eq!(ids(&Journal::open(&folder).unwrap().1), [(1, "next")]);
+    }
+
+    /// What may stand in a line of the file.
+    #[derive(Clone, Debug)]
+    enum Stands {
+        /// A key, and the content of its message.
+        Kept(u64, String),
+        Gone(u64),
+        /// A part of a line, where the process or the room on the disk ended.
+        CutOff(Index),
+        Other(Vec<u8>),
+    }
+
+    fn stands() -> impl Strategy<Value = Stands> {
+        prop_oneof![
+            4 => (0u64..6, any::<String>()).prop_map(|(key, content)| Stands::Kept(key, content)),
+            3 => (0u64..6).prop_map(Stands::Gone),
+            1 => any::<Index>().prop_map(Stands::CutOff),
+            1 => any::<Vec<u8>>().prop_map(Stands::Other),
+        ]
+    }
+
+    fn line(of: &Kept) -> Vec<u8> {
+        encode(&LineRef::Kept(of)).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_and_not_gone_is_read_whatever_else_stands_there(
+            all in proptest::collection::vec(stands(), 0..40)
+        ) {
+            let mut file = Vec::<u8>::new();
+            let mut waiting = BTreeMap::new();
+            for one in all {
+                match one {
+                    Stands::Kept(key, content) => {
+                        let mut of = kept(key, "id");
+                        of.message.content = content;
+                        file.extend(line(&of));
+                        waiting.insert(key, line(&of));
+                    }
+                    Stands::Gone(key) => {
+                        file.extend(encode(&LineRef::Gone(EntryKey(key))).unwrap());
+                        waiting.remove(&key);
+                    }
+                    Stands::CutOff(at) => {
+                        let whole = line(&kept(0, "cut off"));
+                        // The end of the line and at least one byte before it are missing.
+                        file.extend_from_slice(&whole[..at.index(whole.len() - 1)]);
+                        file.push(b'\n');
+                    }
+                    Stands::Other(bytes) => {
+                        file.extend(bytes);
+                        file.push(b'\n');
+                    }
+                }
+            }
+            let found: Vec<Vec<u8>> = read(&file[..]).unwrap().iter().map(line).collect();
+            prop_assert_eq!(found, waiting.into_values().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_file_is_read(bytes: Vec<u8>) {
+            prop_assert!(read(&bytes[..]).is_ok());
+        }
     }
 }

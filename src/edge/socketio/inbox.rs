@@ -165,6 +165,7 @@ fn read(value: &Value) -> Result<Asked, Refused> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn text(text: &str) -> Value {
         Value::Str(text.to_owned().into(), None)
@@ -194,6 +195,26 @@ mod tests {
         let attached =
             Value::Str(r#"["a"]"#.to_owned().into(), Some([bytes::Bytes::from_static(b"b")].into()));
         assert_eq!(command(&attached), None);
+    }
+
+    proptest! {
+        #[test]
+        fn events_are_read_as_they_were_written(name: String, content: String, number: i64) {
+            let data = serde_json::json!({ "content": content, "number": number });
+            let event = serde_json::json!([name, data, "more"]).to_string();
+            prop_assert_eq!(command(&text(&event)), Some((name, data.to_string())));
+        }
+
+        #[test]
+        fn whatever_is_sent_is_read_or_refused(sent: String, bytes: Vec<u8>) {
+            let (list, data) = (format!("[{sent}]"), format!("[\"a\",{sent}]"));
+            for value in [text(&sent), text(&list), text(&data), Value::Bytes(bytes.into())] {
+                match super::read(&value) {
+                    Ok(asked) => prop_assert!(!matches!(asked, Asked::TooLarge)),
+                    Err(refused) => prop_assert_eq!(refused.code, ErrorCode::Malformed),
+                }
+            }
+        }
     }
 
     #[test]
@@ -228,5 +249,65 @@ mod tests {
         inbox.put(asking(1));
         inbox.close();
         assert_eq!(waiting.await.unwrap(), (true, false));
+    }
+}
+
+#[cfg(test)]
+mod fuzz {
+    use super::*;
+    use crate::fuzz::{Edit, edited};
+
+    const EVENT: &str = r#"["send_message",{"conversationId":"0192f0c1-2345-8abc-8def-0123456789ab","content":"hello \u00e9","messageType":"text"},"more"]"#;
+
+    /// What JSON gives meaning to, and what trips its readers.
+    const WORDS: &[&[u8]] = &[
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"\"",
+        b"\\",
+        b",",
+        b"null",
+        b"-1",
+        b"[[[[[[[[",
+        br"\ud800",
+        br"\u0000",
+        b"\xff",
+        b"\xf0\x9f\x91\x8d",
+        b" ",
+    ];
+
+    /// Whatever a client sends: what is taken for a command is in its own words, is the same when it is written and read
+    /// again, and has room in an empty inbox.
+    #[test]
+    fn events_of_socket_io() {
+        bolero::check!().with_type::<(Vec<Edit>, bool)>().for_each(|(edits, attached)| {
+            let sent = edited(EVENT.as_bytes(), edits, WORDS);
+            let sent = String::from_utf8_lossy(&sent).into_owned();
+            let attachments: Option<VecDeque<bytes::Bytes>> =
+                attached.then(|| [bytes::Bytes::from_static(b"b")].into());
+            let asked = match read(&Value::Str(sent.clone().into(), attachments)) {
+                Ok(asked) => asked,
+                Err(refused) => return assert_eq!(refused.code, ErrorCode::Malformed),
+            };
+            let Asked::Command { event, data } = &asked else {
+                return assert!(
+                    sent.len() > limits::FRAME_BYTES,
+                    "no event is too large that a frame has room for"
+                );
+            };
+            assert!(!*attached, "no command takes binary attachments");
+            assert!(frame::depth_is_bounded(sent.as_bytes()), "nested without end");
+            assert!(sent.contains(data.get()) || data.get() == "null", "not the client's own words");
+            let again = format!("[{},{}]", serde_json::to_string(event).unwrap(), data.get());
+            let Ok(Asked::Command { event: name, data: same }) =
+                read(&Value::Str(again.clone().into(), None))
+            else {
+                panic!("what was written is not read: {again}");
+            };
+            assert_eq!((name.as_str(), same.get()), (event.as_str(), data.get()));
+            assert_eq!(Inbox::new(0).put(Asking { asked, ack: None }), Put::Waits);
+        });
     }
 }

@@ -246,6 +246,7 @@ pub(crate) fn server_time(text: &str) -> Result<Timestamp, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_refusal_is_told_from_an_answer() {
@@ -264,5 +265,32 @@ mod tests {
         assert_eq!(headers.get("traceparent"), Some("00-a:b"));
         assert_eq!(headers.get("KV-Operation"), Some("DEL"));
         assert_eq!(headers.get("none"), None);
+    }
+
+    proptest! {
+        /// The first of each name, however that is written.
+        #[test]
+        fn a_header_block_is_read_as_it_was_written(
+            fields in prop::collection::vec(("[A-Za-z0-9-]{1,3}", "([!-~é]([ -~é]{0,20}[!-~é])?)?"), 0..8)
+        ) {
+            let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let headers = Headers::parse(format!("NATS/1.0\r\n{lines}\r\n").as_bytes());
+            prop_assert_eq!(headers.0.len(), fields.len());
+            for (name, _) in &fields {
+                let first = fields.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+                let upper = name.to_ascii_uppercase();
+                prop_assert_eq!(headers.get(&upper), first.map(|(_, value)| value.as_str()));
+            }
+        }
+
+        #[test]
+        fn whatever_is_answered_is_read_or_refused(bytes: Vec<u8>, text: String) {
+            for bytes in [bytes.as_slice(), text.as_bytes()] {
+                let block = [&b"NATS/1.0\r\n"[..], bytes].concat();
+                let _ = (Headers::parse(bytes), Headers::parse(&block));
+                let _ = (read::<PublishAck>(bytes), read::<StreamInfo>(bytes), read::<MessageAnswer>(bytes));
+            }
+            let _ = server_time(&text);
+        }
     }
 }

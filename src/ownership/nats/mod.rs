@@ -132,6 +132,18 @@ fn held_by(entry: &Entry) -> Option<HeldBy> {
     serde_json::from_slice(entry.value.as_ref()?).ok()
 }
 
+/// Which unit a lease is of, and who holds it.
+fn holder(entry: &Entry) -> Option<(u16, String)> {
+    let unit = entry.key.rsplit('.').next()?.parse().ok()?;
+    Some((unit, held_by(entry)?.worker))
+}
+
+/// What a plan says; nothing where it was deleted.
+fn units_of(entry: &Entry) -> Result<BTreeMap<u16, String>, OwnershipError> {
+    let Some(value) = &entry.value else { return Ok(BTreeMap::new()) };
+    serde_json::from_slice(value).map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))
+}
+
 impl OwnershipPort for NatsOwnership {
     async fn acquire(
         &self,
@@ -179,11 +191,7 @@ impl OwnershipPort for NatsOwnership {
 
     async fn holders(&self, role: ShardedRole) -> Result<BTreeMap<u16, String>, OwnershipError> {
         let entries = self.shared.leases.below(&["lease", role.name()]).await?;
-        let holders = entries.iter().filter_map(|entry| {
-            let unit = entry.key.rsplit('.').next()?.parse().ok()?;
-            Some((unit, held_by(entry)?.worker))
-        });
-        Ok(holders.collect())
+        Ok(entries.iter().filter_map(holder).collect())
     }
 
     async fn announce(&self, role: ShardedRole, worker: &str) -> Result<(), OwnershipError> {
@@ -235,9 +243,7 @@ impl OwnershipPort for NatsOwnership {
     async fn plan(&self, role: ShardedRole) -> Result<Plan, OwnershipError> {
         let key = self.shared.plans.key(&[role.name()]);
         let Some(entry) = self.shared.plans.newest(&key).await? else { return Ok(Plan::default()) };
-        let units = entry.value.map_or(Ok(BTreeMap::new()), |value| serde_json::from_slice(&value));
-        let units = units.map_err(|error| OwnershipError::Unavailable(format!("the plan: {error}")))?;
-        Ok(Plan { units, revision: entry.revision })
+        Ok(Plan { units: units_of(&entry)?, revision: entry.revision })
     }
 
     async fn put_plan(
@@ -250,6 +256,63 @@ impl OwnershipPort for NatsOwnership {
         match self.shared.plans.put(&key, Some(encode(units)?), Some(over)).await? {
             Put::Done(_) => Ok(true),
             Put::Stands(_) | Put::Contended => Ok(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    fn entry(key: String, value: Vec<u8>) -> Entry {
+        Entry { key, revision: 7, value: Some(value.into()) }
+    }
+
+    proptest! {
+        #[test]
+        fn a_lease_is_read_as_it_was_written(unit: u16, worker: String, acquired: Option<u64>) {
+            let unit_name = unit.to_string();
+            let key = Namespace::default().leases().key(&["lease", ShardedRole::Writer.name(), &unit_name]);
+            let held = HeldBy { worker, acquired };
+            let entry = entry(key, encode(&held).unwrap());
+            prop_assert_eq!(holder(&entry), Some((unit, held.worker.clone())));
+            prop_assert_eq!(held_by(&entry), Some(held));
+        }
+
+        #[test]
+        fn a_plan_is_read_as_it_was_written(units: BTreeMap<u16, String>) {
+            let entry = entry("plan".to_owned(), encode(&units).unwrap());
+            prop_assert_eq!(units_of(&entry), Ok(units));
+            prop_assert_eq!(units_of(&Entry { value: None, ..entry }), Ok(BTreeMap::new()));
+        }
+
+        /// Another client of NATS may have put anything there: bytes of its own, or ours with one changed.
+        #[test]
+        fn any_lease_or_plan_is_read_or_refused(
+            key: String, bytes: Vec<u8>, worker: String, unit: u16, at: Index, byte: u8
+        ) {
+            let lease = encode(&HeldBy { worker: worker.clone(), acquired: Some(1) }).unwrap();
+            let plan = encode(&BTreeMap::from([(unit, worker)])).unwrap();
+            let changed = [lease, plan].map(|mut value| {
+                let at = at.index(value.len());
+                value[at] = byte;
+                value
+            });
+            for value in [bytes].into_iter().chain(changed) {
+                let found = entry(key.clone(), value);
+                if let Some(held) = held_by(&found) {
+                    prop_assert_eq!(held_by(&entry(key.clone(), encode(&held).unwrap())), Some(held));
+                }
+                let _ = holder(&found);
+                match units_of(&found) {
+                    Ok(units) => {
+                        prop_assert_eq!(units_of(&entry(key.clone(), encode(&units).unwrap())), Ok(units));
+                    }
+                    Err(error) => prop_assert!(matches!(error, OwnershipError::Unavailable(_))),
+                }
+            }
         }
     }
 }

@@ -332,3 +332,6 @@ impl From<&OwnAccount> for AccountValue {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsernameValue(pub AccountId);
+
+#[cfg(test)]
+mod tests;

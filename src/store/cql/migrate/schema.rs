@@ -37,6 +37,15 @@ fn is_final(error: &ExecutionError) -> bool {
     }
 }
 
+/// What it means that the claim of the lock was refused, after `before` other refusals: `Ok` where it is tried again. A
+/// keyspace that takes no conditional statements refuses it for ever.
+fn judge_refused_claim(error: &ExecutionError, before: usize) -> Result<(), MigrateError> {
+    if before >= SCHEMA_TRIES || is_final(error) {
+        return Err(MigrateError::NoLightweightTransactions(error.to_string()));
+    }
+    Ok(())
+}
+
 /// Who migrates.
 pub(super) struct Lock(Uuid);
 
@@ -53,7 +62,7 @@ impl Schema {
         tell: &(impl Fn(&str) + Sync),
     ) -> Result<Self, MigrateError> {
         tell(&format!("connecting to {}", config.contact_points.join(", ")));
-        let session = config.await_session().await?;
+        let session = config.await_session(|_| ()).await?;
         let state = session.get_cluster_state();
         let nodes = state.get_nodes_info();
         let node = nodes.iter().filter(|node| node.is_connected()).min_by_key(|node| node.host_id);
@@ -182,11 +191,9 @@ impl Schema {
                     tell("another migration is running: waiting for it");
                     wait.after("another migration is running").await;
                 }
-                Err(error) if refusals >= SCHEMA_TRIES || is_final(&error) => {
-                    return Err(MigrateError::NoLightweightTransactions(error.to_string()));
-                }
                 // Many at once keep each other from it, and a table that another has just made may not be there yet.
                 Err(error) => {
+                    judge_refused_claim(&error, refusals)?;
                     refusals += 1;
                     wait.after(&format!("the lock was not answered for: {error}")).await;
                 }
@@ -251,6 +258,25 @@ fn create_keyspace(config: &CqlConfig) -> String {
 mod tests {
     use super::*;
     use crate::runtime::config::Replication;
+
+    #[test]
+    fn a_keyspace_without_lightweight_transactions_is_refused() {
+        let answer = |error| {
+            let why = "LWT is not yet supported with tablets".to_owned();
+            ExecutionError::LastAttemptError(RequestAttemptError::DbError(error, why))
+        };
+        // So says a node for a moment that does not know the table yet, and a keyspace of tablets for ever.
+        let invalid = answer(DbError::Invalid);
+        assert!((0..SCHEMA_TRIES).all(|before| judge_refused_claim(&invalid, before).is_ok()));
+        let refused = judge_refused_claim(&invalid, SCHEMA_TRIES).unwrap_err();
+        assert!(matches!(refused, MigrateError::NoLightweightTransactions(_)));
+        let says = refused.to_string();
+        for part in ["LWT is not yet supported", "WITH tablets = {'enabled': false}"] {
+            assert!(says.contains(part), "{says}");
+        }
+        let at_once = judge_refused_claim(&answer(DbError::SyntaxError), 0);
+        assert!(matches!(at_once, Err(MigrateError::NoLightweightTransactions(_))));
+    }
 
     #[test]
     fn the_keyspace_is_replicated_in_its_data_center() {
