@@ -259,11 +259,6 @@ pub fn watermark(shard: Shard) -> Key {
 }
 
 #[must_use]
-pub fn watermarks() -> Span {
-    Key::of(Table::Watermark).prefix()
-}
-
-#[must_use]
 pub fn day(shard: Shard, day: i32) -> Key {
     Key::of(Table::Day).rest(&[shard.0]).rest(&day.to_be_bytes())
 }
@@ -421,11 +416,6 @@ pub fn conversation_of_inbox(key: &[u8]) -> StoreResult<ConversationKey> {
     let mut parts = Parts::of(key)?;
     parts.account()?;
     parts.conversation()
-}
-
-pub fn shard_of_watermark(key: &[u8]) -> StoreResult<Shard> {
-    let [shard] = Parts::of(key)?.bytes()?;
-    Ok(Shard(shard))
 }
 
 pub fn epoch_of(key: &[u8]) -> StoreResult<Epoch> {

@@ -72,6 +72,5 @@ proptest! {
         let _ = parts_of_expiry(&bytes);
         let _ = parts_of_list(&bytes);
         let _ = epoch_of(&bytes);
-        let _ = shard_of_watermark(&bytes);
     }
 }
