@@ -87,17 +87,15 @@ impl Held {
     ) -> Vec<AccountId> {
         let mut left = Vec::new();
         for gone in gone.chunks(AT_ONCE) {
-            match presence.leave(edge, gone, now).await {
-                Ok(alone) => {
-                    for account in gone {
-                        self.accounts.remove(account);
-                        self.unsaid.remove(account);
-                    }
-                    left.extend(alone);
+            let answers = presence.leave(edge, gone, now).await;
+            for (account, answer) in gone.iter().copied().zip(answers) {
+                if let Ok(alone) = answer {
+                    self.accounts.remove(&account);
+                    self.unsaid.remove(&account);
+                    left.extend(alone.then_some(account));
+                } else {
+                    self.unsaid.entry(account).or_insert(now);
                 }
-                Err(_) => gone.iter().for_each(|account| {
-                    self.unsaid.entry(*account).or_insert(now);
-                }),
             }
         }
         left
@@ -115,7 +113,10 @@ pub async fn refresh(
     let mut came = Vec::new();
     for accounts in accounts.chunks(AT_ONCE) {
         // What is not refreshed runs out by itself; the next round tries again.
-        came.extend(presence.hold(edge, accounts, now).await.unwrap_or_default());
+        let answers = presence.hold(edge, accounts, now).await;
+        came.extend(
+            accounts.iter().zip(answers).filter_map(|(account, came)| (came == Ok(true)).then_some(*account)),
+        );
     }
     came
 }
@@ -192,12 +193,12 @@ impl Told {
                 let told = self.0.lock();
                 accounts.iter().map(|account| told.get(account).copied()).collect()
             };
-            let Ok(found) = presence.look(accounts, now).await else { continue };
+            let found = presence.look(accounts, now).await;
             let seen =
                 accounts.iter().copied().zip(found).zip(before).map(|((account, presence), before)| {
                     let visible = visible(account);
                     async move {
-                        let Presence { online, last_seen } = presence;
+                        let Presence { online, last_seen } = presence.ok()?;
                         if !online && knows(before, PresenceStatus::Offline) {
                             return None;
                         }
@@ -228,11 +229,11 @@ pub fn status_of(online: bool) -> PresenceStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::presence::PresenceError;
     use crate::presence::in_memory::InMemoryPresence;
+    use crate::presence::{Answers, PresenceError};
     use PresenceStatus::{Offline, Online};
+    use futures_util::future::join_all;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     const EDGE: EdgeId = EdgeId(1);
     const NOW: Timestamp = Timestamp::from_millis(1_750_000_000_000);
@@ -241,41 +242,51 @@ mod tests {
         AccountId::new(uuid::Uuid::from_u128(1))
     }
 
-    /// The presence of this process, cut off at times.
+    fn ben() -> AccountId {
+        AccountId::new(uuid::Uuid::from_u128(2))
+    }
+
+    /// The presence of this process, parts of which are away at times.
     #[derive(Clone, Default)]
-    struct CutOff(InMemoryPresence, Arc<AtomicBool>);
+    struct CutOff(InMemoryPresence, Arc<Mutex<HashSet<AccountId>>>);
 
     impl CutOff {
-        fn away(&self, away: bool) {
-            self.1.store(away, Relaxed);
+        fn away(&self, away: &[AccountId]) {
+            *self.1.lock() = away.iter().copied().collect();
         }
 
-        fn reach(&self) -> Result<&InMemoryPresence, PresenceError> {
-            if self.1.load(Relaxed) { Err(PresenceError("away".to_owned())) } else { Ok(&self.0) }
+        fn reach(&self, account: AccountId) -> Result<&InMemoryPresence, PresenceError> {
+            let is_away = self.1.lock().contains(&account);
+            if is_away { Err(PresenceError("away".to_owned())) } else { Ok(&self.0) }
         }
     }
 
     impl PresencePort for CutOff {
-        async fn hold(
-            &self,
-            edge: EdgeId,
-            accounts: &[AccountId],
-            now: Timestamp,
-        ) -> Result<Vec<AccountId>, PresenceError> {
-            self.reach()?.hold(edge, accounts, now).await
+        async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
+            join_all(
+                accounts
+                    .iter()
+                    .map(async |account| self.reach(*account)?.hold(edge, &[*account], now).await.remove(0)),
+            )
+            .await
         }
 
-        async fn leave(
-            &self,
-            edge: EdgeId,
-            accounts: &[AccountId],
-            now: Timestamp,
-        ) -> Result<Vec<AccountId>, PresenceError> {
-            self.reach()?.leave(edge, accounts, now).await
+        async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
+            join_all(
+                accounts
+                    .iter()
+                    .map(async |account| self.reach(*account)?.leave(edge, &[*account], now).await.remove(0)),
+            )
+            .await
         }
 
-        async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
-            self.reach()?.look(accounts, now).await
+        async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Answers<Presence> {
+            join_all(
+                accounts
+                    .iter()
+                    .map(async |account| self.reach(*account)?.look(&[*account], now).await.remove(0)),
+            )
+            .await
         }
     }
 
@@ -301,10 +312,10 @@ mod tests {
     #[tokio::test]
     async fn who_came_while_presence_was_away_comes_with_the_refresh() {
         let (presence, mut held) = (CutOff::default(), Held::default());
-        presence.away(true);
+        presence.away(&[ann()]);
         assert_eq!(held.turn(&presence, EDGE, [ann()], |_| true, NOW).await, Turn::default());
         assert!(refresh(&presence, EDGE, &[ann()], NOW).await.is_empty());
-        presence.away(false);
+        presence.away(&[]);
         assert_eq!(refresh(&presence, EDGE, &[ann()], NOW).await, [ann()]);
         assert!(refresh(&presence, EDGE, &[ann()], NOW).await.is_empty(), "once");
     }
@@ -313,11 +324,11 @@ mod tests {
     async fn who_left_while_presence_was_away_leaves_later() {
         let (presence, mut held) = (CutOff::default(), Held::default());
         held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
-        presence.away(true);
+        presence.away(&[ann()]);
         let turn = held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
         assert_eq!((turn, held.count()), (Turn::default(), 1));
         assert!(held.say_again(&presence, EDGE, NOW).await.is_empty());
-        presence.away(false);
+        presence.away(&[]);
         assert_eq!(held.say_again(&presence, EDGE, NOW).await, [ann()]);
         assert_eq!(held.say_again(&presence, EDGE, NOW).await, [], "once");
         assert_eq!(
@@ -326,16 +337,34 @@ mod tests {
         );
     }
 
+    /// Who is kept in another part of it neither waits for the one that is away nor is asked about again.
+    #[tokio::test]
+    async fn what_is_there_of_presence_answers_for_those_it_keeps() {
+        let (presence, mut held, told) = (CutOff::default(), Held::default(), Told::default());
+        let both = [ann(), ben()];
+        held.turn(&presence, EDGE, both, |_| true, NOW).await;
+        told.answered(ann(), Some(Online));
+        told.answered(ben(), Some(Online));
+        presence.away(&[ann()]);
+        let turn = held.turn(&presence, EDGE, both, |_| false, NOW).await;
+        assert_eq!((turn.left, held.count()), (vec![ben()], 1));
+        let differences = told.differences(&presence, &both, visible, NOW).await;
+        assert_eq!(differences.iter().map(|found| found.account).collect::<Vec<_>>(), [ben()]);
+        assert_eq!(held.say_again(&presence, EDGE, NOW).await, []);
+        presence.away(&[]);
+        assert_eq!((held.say_again(&presence, EDGE, NOW).await, held.count()), (vec![ann()], 0));
+    }
+
     #[tokio::test]
     async fn who_left_long_ago_or_is_back_is_not_said_to_leave() {
         let (presence, mut held) = (CutOff::default(), Held::default());
         held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
-        presence.away(true);
+        presence.away(&[ann()]);
         held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
         held.turn(&presence, EDGE, [ann()], |_| true, NOW).await;
-        presence.away(false);
+        presence.away(&[]);
         assert_eq!((held.say_again(&presence, EDGE, NOW).await, held.count()), (vec![], 1));
-        presence.away(true);
+        presence.away(&[ann()]);
         held.turn(&presence, EDGE, [ann()], |_| false, NOW).await;
         let later = NOW.plus_millis(HOLD_MS);
         assert_eq!(
@@ -349,7 +378,7 @@ mod tests {
     #[tokio::test]
     async fn who_hides_is_told_to_be_gone() {
         let (presence, told) = (CutOff::default(), Told::default());
-        presence.hold(EDGE, &[ann()], NOW).await.unwrap();
+        presence.hold(EDGE, &[ann()], NOW).await;
         told.answered(ann(), Some(Online));
         let differences = told.differences(&presence, &[ann()], hidden, NOW).await;
         assert_eq!(differences.iter().map(|found| found.status).collect::<Vec<_>>(), [Offline]);
@@ -360,13 +389,13 @@ mod tests {
     #[tokio::test]
     async fn who_was_held_by_an_edge_that_was_killed_is_told_to_be_gone() {
         let (presence, told) = (CutOff::default(), Told::default());
-        presence.hold(EdgeId(2), &[ann()], NOW).await.unwrap();
+        presence.hold(EdgeId(2), &[ann()], NOW).await;
         told.answered(ann(), Some(Online));
         assert!(told_now(&told, &presence, NOW).await.is_empty());
         let over = NOW.plus_millis(HOLD_MS);
-        presence.away(true);
+        presence.away(&[ann()]);
         assert!(told_now(&told, &presence, over).await.is_empty(), "nobody knows");
-        presence.away(false);
+        presence.away(&[]);
         assert_eq!(told_now(&told, &presence, over).await, [Offline]);
         assert!(told_now(&told, &presence, over).await.is_empty(), "once");
     }
@@ -376,7 +405,7 @@ mod tests {
         let (presence, told) = (CutOff::default(), Told::default());
         told.answered(ann(), None);
         let stale = told.differences(&presence, &[ann()], visible, NOW).await;
-        presence.hold(EdgeId(2), &[ann()], NOW).await.unwrap();
+        presence.hold(EdgeId(2), &[ann()], NOW).await;
         told.tell(ann(), Online, || true);
         told.tell_difference(&stale[0], || panic!("something newer was told"));
         told.tell(ann(), Offline, || true);
@@ -392,7 +421,7 @@ mod tests {
         assert_eq!(told_now(&told, &presence, NOW).await, [Offline]);
         told.answered(ann(), None);
         assert_eq!(told_now(&told, &presence, NOW).await, [Offline]);
-        presence.hold(EDGE, &[ann()], NOW).await.unwrap();
+        presence.hold(EDGE, &[ann()], NOW).await;
         told.tell(ann(), Online, || false);
         assert_eq!(told_now(&told, &presence, NOW).await, [Online], "nobody had heard it");
         told.keep(|_| false);

@@ -1,6 +1,6 @@
 //! Presence within one process.
 
-use super::{HOLD_MS, LAST_SEEN_KEPT_MS, Presence, PresenceError, PresencePort};
+use super::{Answers, HOLD_MS, LAST_SEEN_KEPT_MS, Presence, PresenceError, PresencePort};
 use crate::edge_link::EdgeId;
 use parking_lot::Mutex;
 use reedi_protocol::{AccountId, Timestamp};
@@ -89,63 +89,48 @@ impl Known {
 }
 
 impl PresencePort for InMemoryPresence {
-    async fn hold(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         let now_ms = now.as_millis();
         let until_ms = now_ms.saturating_add(HOLD_MS);
         let mut known = self.known.lock();
-        let mut came = Vec::new();
-        for id in accounts {
-            let account = known.account(*id, now_ms)?;
-            if account.holds.is_empty() {
-                came.push(*id);
-            }
+        let mut hold = |id| {
+            let account = known.account(id, now_ms)?;
+            let came = account.holds.is_empty();
             match account.holds.iter_mut().find(|(holder, _)| *holder == edge) {
                 Some((_, until)) => *until = until_ms.max(*until),
                 None => account.holds.push((edge, until_ms)),
             }
-        }
-        Ok(came)
+            Ok(came)
+        };
+        accounts.iter().map(|id| hold(*id)).collect()
     }
 
-    async fn leave(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         let now_ms = now.as_millis();
         let mut known = self.known.lock();
-        let mut left = Vec::new();
-        for id in accounts {
-            let account = known.account(*id, now_ms)?;
+        let mut leave = |id| {
+            let account = known.account(id, now_ms)?;
             account.holds.retain(|(holder, _)| *holder != edge);
             account.seen_ms = account.seen_ms.max(Some(now_ms));
-            if account.holds.is_empty() {
-                left.push(*id);
-            }
-        }
-        Ok(left)
+            Ok(account.holds.is_empty())
+        };
+        accounts.iter().map(|id| leave(*id)).collect()
     }
 
-    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
+    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Answers<Presence> {
         let now_ms = now.as_millis();
         let mut known = self.known.lock();
         let look = |id| {
             let Some(account) = known.accounts.get_mut(id) else {
-                return Presence { online: false, last_seen: None };
+                return Ok(Presence { online: false, last_seen: None });
             };
             account.expire(now_ms);
             let online = !account.holds.is_empty();
             let told = !online && !account.is_over(now_ms);
             let last_seen = account.seen_ms.filter(|_| told).map(Timestamp::from_millis);
-            Presence { online, last_seen }
+            Ok(Presence { online, last_seen })
         };
-        Ok(accounts.iter().map(look).collect())
+        accounts.iter().map(look).collect()
     }
 }
 
@@ -167,14 +152,14 @@ mod tests {
             (from..from + SWEEP_ACCOUNTS).map(|n| AccountId::new(Uuid::from_u128(n as u128))).collect()
         };
         let first = Timestamp::from_millis(1_000_000);
-        presence.hold(EdgeId(1), &accounts(0), first).await.unwrap();
+        presence.hold(EdgeId(1), &accounts(0), first).await;
         let last = first.plus_millis(LAST_SEEN_KEPT_MS - 1);
-        let [one, ..] = presence.look(&accounts(0), last).await.unwrap()[..] else { panic!("no answer") };
-        assert_eq!(one, Presence { online: false, last_seen: Some(first) });
+        let told = presence.look(&accounts(0), last).await;
+        assert_eq!(told[0], Ok(Presence { online: false, last_seen: Some(first) }));
         let over = first.plus_millis(LAST_SEEN_KEPT_MS);
-        let [one, ..] = presence.look(&accounts(0), over).await.unwrap()[..] else { panic!("no answer") };
-        assert_eq!(one, Presence { online: false, last_seen: None });
-        presence.hold(EdgeId(1), &accounts(SWEEP_ACCOUNTS), over).await.unwrap();
+        let told = presence.look(&accounts(0), over).await;
+        assert_eq!(told[0], Ok(Presence { online: false, last_seen: None }));
+        presence.hold(EdgeId(1), &accounts(SWEEP_ACCOUNTS), over).await;
         assert_eq!(presence.known.lock().accounts.len(), SWEEP_ACCOUNTS);
     }
 

@@ -29,36 +29,34 @@ pub struct Presence {
 #[error("presence cannot be told: {0}")]
 pub struct PresenceError(pub String);
 
+/// What is said of each account, in the order asked: accounts are kept in different places, and some of these may be away.
+pub type Answers<T> = Vec<Result<T, PresenceError>>;
+
 /// The port. Both adapters pass the conformance suite.
 ///
 /// Who holds is the truth, and says so again every [`REFRESH_MS`]: a hold or a leave that failed, or was
-/// forgotten here, is healed by the next hold or by [`HOLD_MS`] passing. So `hold` and `leave` fail only if
-/// no account could be told of; otherwise the accounts that could not are not in the answer.
+/// forgotten here, is healed by the next hold or by [`HOLD_MS`] passing.
 pub trait PresencePort: Clone + Send + Sync + 'static {
-    /// `accounts` are connected to `edge` for another [`HOLD_MS`]. Gives back those that were offline
+    /// `accounts` are connected to `edge` for another [`HOLD_MS`]. Gives of each whether it was offline
     /// everywhere before.
     fn hold(
         &self,
         edge: EdgeId,
         accounts: &[AccountId],
         now: Timestamp,
-    ) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+    ) -> impl Future<Output = Answers<bool>> + Send;
 
-    /// `accounts` have left `edge`. Gives back those that are offline everywhere now, whether or not they
-    /// were known to be held before.
+    /// `accounts` have left `edge`. Gives of each whether it is offline everywhere now, and was or was not
+    /// known to be held before.
     fn leave(
         &self,
         edge: EdgeId,
         accounts: &[AccountId],
         now: Timestamp,
-    ) -> impl Future<Output = Result<Vec<AccountId>, PresenceError>> + Send;
+    ) -> impl Future<Output = Answers<bool>> + Send;
 
-    /// In the order asked.
-    fn look(
-        &self,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> impl Future<Output = Result<Vec<Presence>, PresenceError>> + Send;
+    /// Whether each of `accounts` is connected anywhere.
+    fn look(&self, accounts: &[AccountId], now: Timestamp) -> impl Future<Output = Answers<Presence>> + Send;
 }
 
 /// The presence of this process.
@@ -95,25 +93,15 @@ macro_rules! on_adapter {
 }
 
 impl PresencePort for PresenceStore {
-    async fn hold(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         on_adapter!(self, p => p.hold(edge, accounts, now))
     }
 
-    async fn leave(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         on_adapter!(self, p => p.leave(edge, accounts, now))
     }
 
-    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
+    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Answers<Presence> {
         on_adapter!(self, p => p.look(accounts, now))
     }
 }

@@ -2,11 +2,12 @@
 //! (until when) and one for when it was last seen. Fields do not expire by themselves (Redis has that
 //! from 7.4 on only), so every script folds those that are over into `seen`.
 
-use super::{HOLD_MS, LAST_SEEN_KEPT_MS, Presence, PresenceError, PresencePort};
+use super::{Answers, HOLD_MS, LAST_SEEN_KEPT_MS, Presence, PresenceError, PresencePort};
 use crate::edge_link::EdgeId;
 use crate::redis_access::key::Key;
 use crate::redis_access::script::Script;
 use crate::redis_access::{RedisAccess, RedisAccessError};
+use redis::FromRedisValue;
 use reedi_protocol::{AccountId, Timestamp};
 use std::sync::Arc;
 
@@ -92,61 +93,53 @@ impl RedisPresence {
         self.redis.degraded()
     }
 
-    /// Runs a script that gives how many other edges hold an account; gives those that none does.
+    /// Runs a script that gives how many other edges hold an account; gives of each whether none does.
     async fn change(
         &self,
         script: &Script,
         edge: EdgeId,
         accounts: &[AccountId],
         now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    ) -> Answers<bool> {
         let args = [now.as_millis(), HOLD_MS, edge.0, LAST_SEEN_KEPT_MS];
-        let answers = self.redis.run_each::<u64>(script, &keys(accounts), &args).await;
-        let failed = answers.iter().filter(|answer| answer.is_err()).count();
-        match answers.iter().find_map(|answer| answer.as_ref().err()) {
-            Some(error) if failed == accounts.len() => Err(PresenceError(error.to_string())),
-            error => {
-                if let Some(error) = error {
-                    tracing::debug!(%error, failed, of = accounts.len(), "presence was told in part");
-                }
-                let alone = accounts.iter().zip(answers).filter(|(_, answer)| matches!(answer, Ok(0)));
-                Ok(alone.map(|(account, _)| *account).collect())
-            }
-        }
+        self.run(script, accounts, &args, |others: u64| others == 0).await
     }
-}
 
-fn keys(accounts: &[AccountId]) -> Vec<Key> {
-    accounts.iter().map(|account| Key::presence(*account)).collect()
+    async fn run<A: FromRedisValue, T>(
+        &self,
+        script: &Script,
+        accounts: &[AccountId],
+        args: &[u64],
+        read: impl Fn(A) -> T,
+    ) -> Answers<T> {
+        let keys: Vec<Key> = accounts.iter().map(|account| Key::presence(*account)).collect();
+        let answers = self.redis.run_each::<A>(script, &keys, args).await;
+        if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err()) {
+            let failed = answers.iter().filter(|answer| answer.is_err()).count();
+            tracing::debug!(%error, failed, of = accounts.len(), "presence has not answered for all");
+        }
+        let told = |answer: Result<A, RedisAccessError>| {
+            answer.map(&read).map_err(|error| PresenceError(error.to_string()))
+        };
+        answers.into_iter().map(told).collect()
+    }
 }
 
 impl PresencePort for RedisPresence {
-    async fn hold(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         self.change(&self.scripts.hold, edge, accounts, now).await
     }
 
-    async fn leave(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
+    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
         self.change(&self.scripts.leave, edge, accounts, now).await
     }
 
-    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
+    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Answers<Presence> {
         let args = [now.as_millis(), HOLD_MS];
-        let answers = self.redis.run_each::<(u64, i64)>(&self.scripts.look, &keys(accounts), &args).await;
-        let told = answers.into_iter().map(|answer| {
-            let (edges, seen) = answer?;
+        let read = |(edges, seen): (u64, i64)| {
             let last_seen = u64::try_from(seen).ok().filter(|_| edges == 0).map(Timestamp::from_millis);
-            Ok(Presence { online: edges > 0, last_seen })
-        });
-        told.collect::<Result<_, RedisAccessError>>().map_err(|error| PresenceError(error.to_string()))
+            Presence { online: edges > 0, last_seen }
+        };
+        self.run(&self.scripts.look, accounts, &args, read).await
     }
 }

@@ -1,7 +1,7 @@
 //! Presence and rate limits of a simulation: those in memory, able to be away and to be emptied.
 
 use super::in_memory::InMemoryPresence;
-use super::{Presence, PresenceError, PresencePort};
+use super::{Answers, Presence, PresenceError, PresencePort};
 use crate::edge_link::EdgeId;
 use crate::rate_limit::in_memory::InMemoryRateLimit;
 use crate::rate_limit::{Decision, Rate, RateLimitError, RateLimitPort, Subject};
@@ -44,27 +44,30 @@ impl SimulatedRedis {
     }
 }
 
+fn none<T>(accounts: &[AccountId], away: &str) -> Answers<T> {
+    accounts.iter().map(|_| Err(PresenceError(away.to_owned()))).collect()
+}
+
 impl PresencePort for SimulatedRedis {
-    async fn hold(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
-        self.reach().await.map_err(PresenceError)?.0.hold(edge, accounts, now).await
+    async fn hold(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
+        match self.reach().await {
+            Ok((presence, _)) => presence.hold(edge, accounts, now).await,
+            Err(away) => none(accounts, &away),
+        }
     }
 
-    async fn leave(
-        &self,
-        edge: EdgeId,
-        accounts: &[AccountId],
-        now: Timestamp,
-    ) -> Result<Vec<AccountId>, PresenceError> {
-        self.reach().await.map_err(PresenceError)?.0.leave(edge, accounts, now).await
+    async fn leave(&self, edge: EdgeId, accounts: &[AccountId], now: Timestamp) -> Answers<bool> {
+        match self.reach().await {
+            Ok((presence, _)) => presence.leave(edge, accounts, now).await,
+            Err(away) => none(accounts, &away),
+        }
     }
 
-    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Result<Vec<Presence>, PresenceError> {
-        self.reach().await.map_err(PresenceError)?.0.look(accounts, now).await
+    async fn look(&self, accounts: &[AccountId], now: Timestamp) -> Answers<Presence> {
+        match self.reach().await {
+            Ok((presence, _)) => presence.look(accounts, now).await,
+            Err(away) => none(accounts, &away),
+        }
     }
 }
 

@@ -160,8 +160,13 @@ async fn an_edge_that_has_left_holds_nobody(scene: Scene) {
     // Nothing of it runs once it has left.
     leaving.leave().await;
     let edge = scene.cluster.edges[0].member().edge.clone().expect("an edge");
-    let presence = edge.presence.look(&[bob.account], edge.clock.now()).await.expect("there");
-    assert!(presence.iter().all(|presence| !presence.online), "{presence:?}");
+    let presence = loop {
+        // Of a busy machine Redis may answer too late, and the next time it does.
+        if let [Ok(presence)] = edge.presence.look(&[bob.account], edge.clock.now()).await[..] {
+            break presence;
+        }
+    };
+    assert!(!presence.online, "{presence:?}");
     looking.event("user_status_change", of_bob("offline")).await;
     assert_eq!(session.closed().await.code, Some(1012));
 }

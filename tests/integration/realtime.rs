@@ -189,10 +189,10 @@ async fn what_nobody_told_of_presence_is_told_within_a_refresh(scene: Scene) {
     // An edge that is killed before it tells that bob has come.
     let edge = scene.cluster.edges[0].member().edge.clone().expect("an edge");
     let (killed, bobs) = (EdgeId(rand::random()), [bob.account]);
-    edge.presence.hold(killed, &bobs, edge.clock.now()).await.expect("there");
+    assert_eq!(edge.presence.hold(killed, &bobs, edge.clock.now()).await, [Ok(true)]);
     assert_eq!(told_of(&looking, &bob, 1).await, "online");
     // What it held has run out, and nobody tells that either.
-    edge.presence.leave(killed, &bobs, edge.clock.now()).await.expect("there");
+    assert_eq!(edge.presence.leave(killed, &bobs, edge.clock.now()).await, [Ok(true)]);
     assert_eq!(told_of(&looking, &bob, 2).await, "offline");
 }
 
