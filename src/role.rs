@@ -16,7 +16,6 @@ use crate::edge::socketio::SocketIoDoor;
 use crate::edge::{Edge, Parts, drain, listener, rest};
 use crate::edge_link::{EdgeLink, LinkError, WorkerId};
 use crate::log::Log;
-use crate::log::measure::keep_measuring;
 use crate::log::reading::{Health, Reading};
 use crate::ownership::keep::{Division, Keeper, Owned};
 use crate::ownership::{LeaseUnits, Ownership, ShardedRole};
@@ -94,6 +93,8 @@ pub struct Shared {
     pub link: EdgeLink,
     pub ownership: Ownership,
     pub clock: LogClock,
+    /// Whether the log answers when it is asked for its time.
+    pub log_answers: watch::Receiver<bool>,
     pub metrics: Metrics,
     pub readiness: Readiness,
     pub shutdown: Shutdown,
@@ -145,6 +146,7 @@ pub async fn start_edge(
         verifier,
         key_ring: KeyRing::new(&parts.seal_keys),
         clock: shared.clock.clone(),
+        log_answers: shared.log_answers.clone(),
         metrics: shared.metrics.clone(),
         limits,
     });
@@ -214,9 +216,6 @@ pub fn start_delivery(shared: &Shared) -> Running {
     };
     let (owned, keeping) = start_keeper(shared, ShardedRole::Delivery, id.to_string(), reading.health());
     let shutdown = shared.shutdown.clone();
-    // Its store goes by it.
-    let measuring = keep_measuring(shared.log.clone(), shared.clock.clone(), shared.metrics.clone());
-    shutdown.supervise("measuring the log's clock", tokio::spawn(measuring));
     let working = tokio::spawn(delivery.run(owned, shutdown.clone()));
     run_worker("delivery", working, keeping, &shutdown)
 }

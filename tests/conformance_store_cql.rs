@@ -19,10 +19,14 @@ use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::statement::batch::{Batch, BatchType};
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use proxy::Proxy;
 
 /// How long the driver may take to notice that a cluster is back: its longest pause between tries is 8 s.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
@@ -64,7 +68,7 @@ where
 }
 
 async fn connected(config: &CqlConfig) -> CqlStore {
-    CqlStore::connect(config, LogClock::from_system()).await.expect("it connects")
+    CqlStore::connect(config, LogClock::from_system(), |_| ()).await.expect("it connects")
 }
 
 async fn migrated(config: &CqlConfig) -> CqlStore {
@@ -247,7 +251,8 @@ async fn what_has_ended_is_judged_by_the_logs_clock(config: CqlConfig) {
         (fresh::ago(hour), fresh::ago(hour / 2), true),
         (now.plus_millis(hour), now.plus_millis(hour / 2), false),
     ] {
-        let store = CqlStore::connect(&config, LogClock::starting_at(log_time)).await.expect("it connects");
+        let store =
+            CqlStore::connect(&config, LogClock::starting_at(log_time), |_| ()).await.expect("it connects");
         let (conversation, target) = (fresh::conversation(), fresh::position(1));
         let mut row = fresh::row(ConversationType::Direct, target, fresh::account(), log_time);
         row.expires_at = Some(expires_at);
@@ -361,7 +366,7 @@ async fn the_schema_is_migrated_by_one_and_taken_back() {
         let older = &MIGRATIONS[..MIGRATIONS.len() - 1];
         let refused = migrate_with(&config, older, |_| ()).await;
         assert!(matches!(refused, Err(MigrateError::Newer { .. })), "an older binary: {refused:?}");
-        CqlStore::connect(&config, LogClock::from_system())
+        CqlStore::connect(&config, LogClock::from_system(), |_| ())
             .await
             .expect("nothing of that did any harm")
             .ping()
@@ -403,37 +408,6 @@ async fn tables(config: &CqlConfig) -> HashSet<String> {
     rows.rows::<(String,)>().expect("of this shape").map(|row| row.expect("a row").0).collect()
 }
 
-/// Stands between the driver and one node, and can be cut.
-struct Proxy {
-    address: String,
-    open: watch::Sender<bool>,
-}
-
-impl Proxy {
-    async fn to(node: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("it binds");
-        let address = listener.local_addr().expect("it is bound").to_string();
-        let (open, is_open) = watch::channel(true);
-        let node = Arc::new(node);
-        tokio::spawn(async move {
-            while let Ok((mut client, _)) = listener.accept().await {
-                let (node, mut is_open) = (Arc::clone(&node), is_open.clone());
-                tokio::spawn(async move {
-                    if !*is_open.borrow() {
-                        return;
-                    }
-                    let Ok(mut server) = TcpStream::connect(node.as_str()).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = is_open.wait_for(|open| !open) => {}
-                    }
-                });
-            }
-        });
-        Self { address, open }
-    }
-}
-
 /// With one node only: of several the driver would go to another past the proxy.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_connects_again() {
@@ -470,10 +444,15 @@ async fn the_store_connects_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_store_waits_for_its_schema() {
     with_keyspace("_waits", |config| async move {
+        let (told, mut waits) = watch::channel(String::new());
         let connecting = {
             let config = config.clone();
-            tokio::spawn(async move { CqlStore::connect(&config, LogClock::from_system()).await })
+            tokio::spawn(async move {
+                CqlStore::connect(&config, LogClock::from_system(), |why| drop(told.send(why.to_owned())))
+                    .await
+            })
         };
+        waits.wait_for(|why| why.contains("`reedi migrate`")).await.expect("it says what to do");
         migrate(&config, |_| ()).await.expect("it migrates");
         let store = connecting.await.expect("it ran").expect("it connects");
         store.ping().await.expect("it answers");

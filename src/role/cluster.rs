@@ -8,7 +8,7 @@ use crate::edge_link::nats::NatsLink;
 use crate::log::Log;
 use crate::log::nats::connection::NatsConfig;
 use crate::log::nats::subject::Namespace;
-use crate::log::nats::{NatsLog, NatsLogConfig};
+use crate::log::nats::{NatsLog, NatsLogConfig, NatsLogError};
 use crate::ownership::Ownership;
 use crate::ownership::nats::{NatsOwnership, NatsOwnershipConfig};
 use crate::people::People;
@@ -68,12 +68,12 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     let process = Process::open(config, roles, shutdown).await?;
     let (store_part, nats_part) = (process.readiness.part("store"), process.readiness.part("nats"));
     store_part.lacks("waiting for the CQL cluster at REEDI_CQL_CONTACT_POINTS");
-    nats_part.lacks("waiting for NATS at REEDI_NATS_URL");
+    nats_part.lacks("not looked for yet: the store is first, for it knows which log is ours");
     let config = process.config.clone();
     let store = Store::Cql(connect_store(&config, &process.clock, &store_part).await?);
     let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
     let watermarks = watermarks(&store, &store_part).await;
-    let (log, link, ownership) = connect_nats(&config, &watermarks, &epoch).await?;
+    let (log, link, ownership) = connect_nats(&config, &watermarks, &epoch, &nats_part).await?;
     let watching = watch_parts(store.clone(), log.clone(), link.clone(), store_part, nats_part);
     process.shutdown.supervise("the watch on outside parts", tokio::spawn(watching));
     let edge = match roles.edge {
@@ -91,7 +91,8 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
 }
 
 async fn connect_store(config: &Config, clock: &LogClock, part: &Part) -> Result<CqlStore, RoleError> {
-    let connected = CqlStore::connect(&cql_config(config), clock.clone()).await;
+    let waits = |why: &str| part.lacks(why);
+    let connected = CqlStore::connect(&cql_config(config), clock.clone(), waits).await;
     let store = connected.map_err(|error| RoleError::Cql(error.to_string()))?;
     part.ready();
     Ok(store)
@@ -148,7 +149,9 @@ async fn connect_nats(
     config: &Config,
     watermarks: &[(Shard, Position)],
     epoch: &EpochRow,
+    part: &Part,
 ) -> Result<(NatsLog, NatsLink, NatsOwnership), RoleError> {
+    part.lacks("waiting for NATS at REEDI_NATS_URL");
     let name = config.nats.name.as_str();
     let namespace = Namespace::new(name).ok_or_else(|| RoleError::NatsName(name.to_owned()))?;
     let nats = nats_config(config);
@@ -159,7 +162,19 @@ async fn connect_nats(
         max_bytes: config.nats.max_bytes.bytes(),
         append_connections: 1,
     };
-    let log = NatsLog::connect(log_config, epoch.epoch, &epoch.incarnations, watermarks).await?;
+    let mut backoff = Backoff::for_parts();
+    let log = loop {
+        match NatsLog::connect(log_config.clone(), epoch.epoch, &epoch.incarnations, watermarks).await {
+            Ok(log) => break log,
+            // A person has to mend it, and finds out here why; a process that ends would be started again and again.
+            Err(error @ (NatsLogError::Fenced(_) | NatsLogError::Stream { .. })) => {
+                tracing::error!(%error, "the log cannot be used; looking again until it can");
+                part.lacks(error.to_string());
+                tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
     let link = NatsLink::connect(&nats, namespace.clone()).await?;
     let ownership_config =
         NatsOwnershipConfig { nats, namespace, replicas: config.nats.replicas, epoch: epoch.epoch };

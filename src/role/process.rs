@@ -5,6 +5,7 @@ use super::{EdgeParts, RoleError, Running, Shared, bind, start_delivery, start_e
 use crate::edge::Edge;
 use crate::edge_link::EdgeLink;
 use crate::log::Log;
+use crate::log::measure::keep_measuring;
 use crate::ownership::Ownership;
 use crate::runtime::clock::LogClock;
 use crate::runtime::config::Config;
@@ -15,6 +16,7 @@ use crate::store::Store;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// Which roles a process plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +87,9 @@ impl Process {
     /// # Errors
     /// Nothing to verify tokens with, or the edge link is away.
     pub async fn start(self, parts: Parts) -> Result<Member, RoleError> {
+        let (answers, log_answers) = watch::channel(false);
+        let measuring = keep_measuring(parts.log.clone(), self.clock.clone(), self.metrics.clone(), answers);
+        self.shutdown.supervise("measuring the log's clock", tokio::spawn(measuring));
         let shared = Shared {
             config: self.config,
             log: parts.log,
@@ -92,6 +97,7 @@ impl Process {
             link: parts.link,
             ownership: parts.ownership,
             clock: self.clock,
+            log_answers,
             metrics: self.metrics,
             readiness: self.readiness,
             shutdown: self.shutdown,

@@ -6,13 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// How often the log's time is to be measured (rule P4): a quartz that is off by 100 ppm drifts 3 ms
-/// in this time.
-pub const MEASURE_EVERY: Duration = Duration::from_secs(30);
-
 /// How far the system's clock and the monotonic one may move apart between two measurements, before it counts as a
-/// pause of the machine that the monotonic one slept through. Slewing by NTP is at most 500 ppm: 15 ms in
-/// [`MEASURE_EVERY`].
+/// pause of the machine that the monotonic one slept through. Slewing by NTP is at most 500 ppm: 1 ms in
+/// the 2 s between them.
 const MOVED_APART: Duration = Duration::from_secs(3);
 
 /// What time it is at the log: this process's monotonic clock and an offset measured against the log

@@ -6,7 +6,7 @@ pub mod persist;
 pub mod trim;
 
 use crate::log::lag::{Lag, Role};
-use crate::log::measure::{again_after, keep_measuring, measure};
+use crate::log::measure::{again_after, measure};
 use crate::log::reading::{Reading, SliceReading};
 use crate::log::tick::tick;
 use crate::log::{Log, LogPort, LogReader, RawRecord, ReadError, Reader, ShardSet, Slice};
@@ -66,15 +66,10 @@ impl Writer {
         let trimming = tokio::spawn(trim::run(self.clone(), owned, shutdown.clone()));
         let stop_trimming = trimming.abort_handle();
         shutdown.supervise("trimming", trimming);
-        let measuring = keep_measuring(self.log.clone(), self.clock.clone(), self.metrics.clone());
-        let measuring = tokio::spawn(measuring);
-        let stop_measuring = measuring.abort_handle();
-        shutdown.supervise("measuring the log's clock", measuring);
         for task in tasks {
             let _ = task.await;
         }
         stop_trimming.abort();
-        stop_measuring.abort();
     }
 
     async fn run_slice(self, slice: Slice, owned: watch::Receiver<Owned>, shutdown: Shutdown) {
@@ -118,10 +113,14 @@ impl Writer {
             match self.follow(&shards, &mut owned, (lag, reading), &mut erasures, &mut backoff).await {
                 Ok(()) => {}
                 Err(error) => {
-                    if let Interrupted::Log(why) = &error {
-                        reading.failed(why);
-                    }
-                    self.metrics.retried("writer");
+                    let part = match &error {
+                        Interrupted::Log(why) => {
+                            reading.failed(why);
+                            "log"
+                        }
+                        Interrupted::Store(_) => "store",
+                    };
+                    self.metrics.retried(part);
                     tracing::warn!(%error, "the writer begins anew from the watermark");
                     let pause = backoff.next().unwrap_or(Duration::from_secs(1));
                     tokio::select! {

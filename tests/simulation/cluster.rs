@@ -12,6 +12,7 @@ use reedi::edge::{Edge, Parts};
 use reedi::edge_link::in_process::InProcessLink;
 use reedi::edge_link::simulated::SimulatedLink;
 use reedi::edge_link::{EdgeLink, WorkerId};
+use reedi::log::measure::keep_measuring;
 use reedi::log::reading::Reading;
 use reedi::log::simulated::{Disks, SimulatedLog};
 use reedi::log::{Log, RawRecord};
@@ -247,8 +248,10 @@ impl Cluster {
         let redis = SimulatedRedis::new(self.0.redis.clone(), process.clone());
         let store = self.store_of(&process);
         let seal_keys = self.0.config.seal.keys.as_ref().expect("configured");
+        let log = self.log(&process);
+        let log_answers = measured(&process, &log, &clock);
         let edge = Edge::new(Parts {
-            log: self.log(&process),
+            log,
             store: store.clone(),
             link: self.link(&process),
             presence: PresenceStore::Simulated(redis.clone()),
@@ -257,6 +260,7 @@ impl Cluster {
             verifier: Verifier::new(&self.0.config.auth, clock.clone()).expect("configured"),
             key_ring: KeyRing::new(seal_keys),
             clock,
+            log_answers,
             metrics: Metrics::new(),
             limits: self.limits(),
         });
@@ -300,6 +304,7 @@ impl Cluster {
             }
             ShardedRole::Writer => {
                 let clock = LogClock::starting_at(self.now());
+                let _ = measured(&process, &log, &clock);
                 let erase_after = reedi::writer::erase::AFTER;
                 tokio::spawn(Writer { log, store, clock, metrics, reading, erase_after }.run(owns, shutdown))
             }
@@ -350,6 +355,14 @@ async fn is_stored(store: &EmbeddedStore, raw: &RawRecord) -> bool {
             store.events(conversation, range, 1).await.is_ok_and(|found| !found.is_empty())
         }
     }
+}
+
+/// Measures a process's clock, as each does; whether its log answers.
+fn measured(process: &Process, log: &Log, clock: &LogClock) -> watch::Receiver<bool> {
+    let (answers, log_answers) = watch::channel(false);
+    let measuring = keep_measuring(log.clone(), clock.clone(), Metrics::new(), answers);
+    process.owns(tokio::spawn(measuring).abort_handle());
+    log_answers
 }
 
 fn config() -> Config {

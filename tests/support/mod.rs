@@ -8,4 +8,5 @@ pub mod lines;
 pub mod listening;
 pub mod order;
 pub mod person;
+pub mod proxy;
 pub mod session;

@@ -167,16 +167,20 @@ impl CqlConfig {
         Ok(self.builder()?.build().await)
     }
 
-    /// Tries until the cluster is there; drop the future to give up.
+    /// Tries until the cluster is there, telling why it waits; drop the future to give up.
     ///
     /// # Errors
     /// The configuration can never work.
-    pub(super) async fn await_session(&self) -> Result<Session, ConfigError> {
+    pub(super) async fn await_session(&self, waits: impl Fn(&str)) -> Result<Session, ConfigError> {
         let mut wait = Backoff::new();
         loop {
             match self.session().await? {
                 Ok(session) => return Ok(session),
-                Err(error) => wait.after(&format!("the CQL cluster does not answer: {error}")).await,
+                Err(error) => {
+                    let why = format!("the CQL cluster does not answer: {error}");
+                    waits(&why);
+                    wait.after(&why).await;
+                }
             }
         }
     }

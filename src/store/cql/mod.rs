@@ -51,14 +51,18 @@ struct Inner {
 }
 
 impl CqlStore {
-    /// Connects, and waits as long as it takes for the cluster and for `reedi migrate`; says why it
-    /// waits in the log. Drop the future to give up. Later the driver connects again by itself. What has ended is
-    /// judged by `clock`.
+    /// Connects, and waits as long as it takes for the cluster and for `reedi migrate`; tells `waits` and the log why
+    /// it waits. Drop the future to give up. Later the driver connects again by itself. What has ended is judged by
+    /// `clock`.
     ///
     /// # Errors
     /// The configuration can never work.
-    pub async fn connect(config: &CqlConfig, clock: LogClock) -> Result<Self, ConfigError> {
-        let session = config.await_session().await?;
+    pub async fn connect(
+        config: &CqlConfig,
+        clock: LogClock,
+        waits: impl Fn(&str),
+    ) -> Result<Self, ConfigError> {
+        let session = config.await_session(&waits).await?;
         let mut wait = Backoff::new();
         loop {
             let why = match migrate::pending(&session, &config.keyspace).await {
@@ -72,8 +76,14 @@ impl CqlStore {
                 Ok(pending) => {
                     format!("keyspace {} lacks {pending} migrations: run `reedi migrate`", config.keyspace)
                 }
-                Err(error) => format!("the schema cannot be read: {error}"),
+                Err(error) => {
+                    format!(
+                        "keyspace {} cannot be read; has `reedi migrate` been run? ({error})",
+                        config.keyspace
+                    )
+                }
             };
+            waits(&why);
             wait.after(&why).await;
         }
     }

@@ -1,0 +1,96 @@
+//! What a process says of itself while the parts that it needs are not there yet, and once they go.
+
+use crate::support::backend::Backend;
+use crate::support::cluster::WITHIN;
+use crate::support::proxy::Proxy;
+use reedi::role::cluster::{self, cql_config};
+use reedi::role::process::Roles;
+use reedi::runtime::shutdown::Shutdown;
+use reedi::store::cql::migrate;
+use serde_json::Value;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+/// Asks for `/readyz` until `is_right`, given its status and what is missing.
+async fn until(admin: &str, is_right: impl Fn(u16, &Value) -> bool) {
+    let (http, began) = (reqwest::Client::new(), Instant::now());
+    let mut last = String::from("nothing");
+    while began.elapsed() < WITHIN {
+        if let Ok(answer) = http.get(format!("{admin}/readyz")).send().await {
+            let status = answer.status().as_u16();
+            let body: Value = answer.json().await.expect("JSON");
+            if is_right(status, &body["missing"]) {
+                return;
+            }
+            last = format!("{status} {body}");
+        }
+        // sleeps: between two looks
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the last answer was {last}");
+}
+
+fn says(missing: &Value, part: &str, text: &str) -> bool {
+    missing[part].as_str().is_some_and(|why| why.contains(text))
+}
+
+mod real {
+    use super::*;
+
+    /// Each part by its name and with what to do about it, from the first moment on, without an end in between.
+    #[tokio::test]
+    async fn a_process_says_which_part_it_waits_for() {
+        let backend = Backend::real("starting").await;
+        let Backend::Real { nats, cql, name, .. } = &backend else { unreachable!("it is real") };
+        let first = |urls: &str| urls.split(',').next().expect("one at least").to_owned();
+        let store = Proxy::to(first(cql)).await;
+        let log = Proxy::to(first(nats).trim_start_matches("nats://").to_owned()).await;
+        store.open.send_replace(false);
+        log.open.send_replace(false);
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port").port();
+        let config = backend.config(&[
+            ("cql_contact_points", &store.address),
+            ("cql_keyspace", &format!("{name}_late")),
+            ("nats_url", &format!("nats://{}", log.address)),
+            ("nats_name", &format!("{name}_late")),
+            ("admin_listen", &format!("127.0.0.1:{port}")),
+        ]);
+        let (schema, admin, shutdown) =
+            (cql_config(&config), format!("http://127.0.0.1:{port}"), Shutdown::new());
+        let starting = tokio::spawn(cluster::start(config, Roles::ALL, shutdown.clone()));
+
+        until(&admin, |status, missing| {
+            status == 503
+                && says(missing, "store", "the CQL cluster does not answer")
+                && says(missing, "nats", "the store is first")
+        })
+        .await;
+        store.open.send_replace(true);
+        until(&admin, |_, missing| says(missing, "store", "has `reedi migrate` been run?")).await;
+        migrate(&schema, |_| ()).await.expect("it migrates");
+        until(&admin, |_, missing| {
+            missing["store"].is_null() && says(missing, "nats", "waiting for NATS at REEDI_NATS_URL")
+        })
+        .await;
+        log.open.send_replace(true);
+        let member = starting.await.expect("no panic").expect("it starts");
+        until(&admin, |status, missing| {
+            status == 200 && missing.as_object().is_some_and(|all| all.is_empty())
+        })
+        .await;
+
+        log.open.send_replace(false);
+        until(&admin, |status, missing| {
+            status == 503
+                && says(missing, "nats", "NATS is not connected")
+                && says(missing, "edge", "the log does not answer")
+        })
+        .await;
+        log.open.send_replace(true);
+        until(&admin, |status, _| status == 200).await;
+        shutdown.drain();
+        tokio::time::timeout(WITHIN, member.ended()).await.expect("it leaves in time");
+        shutdown.stop();
+    }
+}
