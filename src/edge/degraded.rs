@@ -8,7 +8,6 @@ use crate::store::StorePort as _;
 use parking_lot::Mutex;
 use reedi_protocol::event::{Lack, ServerEvent};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How often it is looked.
@@ -38,7 +37,8 @@ pub async fn run(edge: Arc<Edge>) {
         edge.metrics.set_degraded("people", edge.people.degraded());
         tokio::time::sleep(LOOK_EVERY).await;
         let store = tokio::time::timeout(ANSWER_WITHIN, edge.store.ping()).await;
-        look(&edge, edge.log_answers.load(Ordering::Relaxed), matches!(store, Ok(Ok(()))));
+        let log = *edge.log_answers.borrow();
+        look(&edge, log, matches!(store, Ok(Ok(()))));
     }
 }
 

@@ -110,7 +110,7 @@ fn replace(edge: &Edge, by: EdgeId, elsewhere: &DeviceCame) {
 }
 
 fn tell(edge: &Edge, event: &LinkEvent) {
-    let entry = match Entry::decode(event.position, event.log_time, &event.payload) {
+    let mut entry = match Entry::decode(event.position, event.log_time, &event.payload) {
         Ok(entry) => entry,
         Err(NotAnEvent::Late { .. }) => return,
         Err(error) => {
@@ -119,6 +119,13 @@ fn tell(edge: &Edge, event: &LinkEvent) {
             return;
         }
     };
+    match &mut entry.record.body {
+        Body::Delete { target } => edge.deletions.note(entry.record.conversation, *target),
+        Body::Edit { target, content, .. } if edge.deletions.knows(entry.record.conversation, *target) => {
+            *content = None;
+        }
+        _ => {}
+    }
     let record = &entry.record;
     tracing::debug!(
         trace_id = trace_id_of(event.traceparent),

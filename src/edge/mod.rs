@@ -11,6 +11,7 @@ pub mod command;
 pub mod connection;
 pub mod coverage;
 pub mod degraded;
+pub mod deletions;
 pub mod deliver;
 pub mod drain;
 pub mod fair_share;
@@ -34,7 +35,6 @@ pub mod wire;
 
 use crate::edge_link::{EdgeId, EdgeLink, EdgeLinkPort, LinkError, ToEdge};
 use crate::log::Log;
-use crate::log::measure::{again_after, measure};
 use crate::people::People;
 use crate::presence::PresenceStore;
 use crate::rate_limit::RateLimit;
@@ -55,7 +55,7 @@ use routes::Routes;
 use session::Session;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -83,6 +83,8 @@ pub struct Parts {
     pub verifier: Verifier,
     pub key_ring: KeyRing,
     pub clock: LogClock,
+    /// Whether the log answers.
+    pub log_answers: watch::Receiver<bool>,
     pub metrics: Metrics,
     pub limits: Limits,
 }
@@ -124,7 +126,8 @@ pub struct Edge {
     by_id: Mutex<HashMap<u64, Arc<Session>>>,
     next_session: AtomicU64,
     started: Instant,
-    log_answers: AtomicBool,
+    log_answers: watch::Receiver<bool>,
+    deletions: deletions::Deletions,
     degraded: degraded::Degraded,
 }
 
@@ -171,7 +174,8 @@ impl Edge {
             by_id: Mutex::default(),
             next_session: AtomicU64::new(1),
             started: Instant::now(),
-            log_answers: AtomicBool::new(false),
+            log_answers: parts.log_answers,
+            deletions: deletions::Deletions::default(),
             degraded: degraded::Degraded::default(),
         })
     }
@@ -187,7 +191,6 @@ impl Edge {
             tokio::spawn(deliver::run(self.clone(), frames)),
             tokio::spawn(deliver::run_presence(self.clone(), presence)),
             tokio::spawn(self.clone().tell_routes()),
-            tokio::spawn(self.clone().measure_clock()),
             tokio::spawn(self.watermarks.clone().run()),
             tokio::spawn(fleeting::run(self.clone())),
             tokio::spawn(fleeting::run_preferences(self.clone())),
@@ -200,7 +203,7 @@ impl Edge {
     #[must_use]
     pub fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
-        if !self.log_answers.load(Ordering::Relaxed) {
+        if !*self.log_answers.borrow() {
             missing.push("the log does not answer".to_owned());
         }
         let deaf = self.coverage.lock().deaf_shards();
@@ -227,15 +230,6 @@ impl Edge {
                     tracing::warn!(%error, "other edges were not told which devices came");
                 }
             }
-        }
-    }
-
-    async fn measure_clock(self: Arc<Self>) {
-        loop {
-            let answered = measure(&self.appender.log, &self.clock, &self.metrics).await;
-            self.log_answers.store(answered, Ordering::Relaxed);
-            // Asked far more often than the clock drifts: it is also how readiness learns of the log.
-            tokio::time::sleep(again_after(answered).min(Duration::from_secs(2))).await;
         }
     }
 

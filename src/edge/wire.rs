@@ -8,6 +8,7 @@ use crate::domain::record::{Body, Change, Entry, ReceiptMark, Record, Sealed};
 use crate::domain::write::{MessageRow, message_row};
 use crate::store::StoredMessage;
 use bytes::Bytes;
+use reedi_protocol::command::DeleteScope;
 use reedi_protocol::event::{Place, ServerEvent};
 use reedi_protocol::resource::{Conversation, Message, MessageReaction, Participant, Role, SystemNote};
 use reedi_protocol::{AccountId, ConversationKey, Position, frame};
@@ -76,7 +77,6 @@ pub fn message(
         position: row.position,
         previous_position: None,
         reply_to_id: row.reply_to.map(|position| conversation.event_id(position)),
-        media_id: None,
         client_message_id: row
             .client_message_id
             .as_ref()
@@ -222,16 +222,17 @@ pub fn small_events(record: &Record, place: Place) -> Vec<Told> {
     let conversation_id = conversation.conversation_id();
     let (user_id, at) = (record.actor, record.stamp);
     let id = |target: &Position| conversation.event_id(*target);
-    let deleted = |target| ServerEvent::MessageDeleted {
+    let deleted = |target, scope| ServerEvent::MessageDeleted {
         message_id: id(target),
         conversation_id,
+        scope,
         deleted_by: user_id,
         deleted_at: at,
         place,
     };
     match &record.body {
-        Body::Delete { target } => vec![(Audience::All, deleted(target))],
-        Body::Hide { target } => vec![(Audience::Only(user_id), deleted(target))],
+        Body::Delete { target } => vec![(Audience::All, deleted(target, DeleteScope::Everyone))],
+        Body::Hide { target } => vec![(Audience::Only(user_id), deleted(target, DeleteScope::Me))],
         Body::React { target, reaction, .. } => {
             let reaction = reaction.as_str().to_owned();
             vec![(

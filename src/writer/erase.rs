@@ -30,7 +30,7 @@ struct Due {
     at: Instant,
     conversation: ConversationKey,
     target: Position,
-    /// Where the deletion stands: what is edited after it was never shown and is not stored.
+    /// Where the deletion stands.
     deleted: Position,
     tries: u32,
 }
@@ -100,8 +100,10 @@ async fn erase(log: &Log, store: &Store, due: &Due) -> Result<(), String> {
     let message = store.message(due.conversation, due.target).await.map_err(|error| error.to_string())?;
     // Of an old message nothing later than this is an edit: a year of a busy group must not be read for it.
     let last_edit = message.map(|message| message.row.log_time.plus_millis(EDITED_WITHIN_MS));
-    while after < due.deleted {
-        let range = Range { after, before: due.deleted };
+    // Behind the deletion as well: an edit may have been judged before it, and shows nothing there.
+    let before = if last_edit.is_some() { Range::END } else { due.deleted };
+    while after < before {
+        let range = Range { after, before };
         let events = store.events(due.conversation, range, EVENTS_AT_ONCE).await;
         let events = events.map_err(|error| error.to_string())?;
         let is_over = events.last().zip(last_edit).is_some_and(|(event, last)| event.log_time > last);
@@ -110,7 +112,7 @@ async fn erase(log: &Log, store: &Store, due: &Due) -> Result<(), String> {
             .filter(|e| matches!(e.record.body, Body::Edit { target, .. } if target == due.target));
         positions.extend(edits.map(|e| e.position));
         let more = events.last().filter(|_| events.len() == EVENTS_AT_ONCE && !is_over);
-        after = more.map_or(due.deleted, |event| event.position);
+        after = more.map_or(before, |event| event.position);
     }
     for position in positions {
         log.erase(due.conversation.shard(), position).await.map_err(|error| error.to_string())?;
