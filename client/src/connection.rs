@@ -215,7 +215,7 @@ impl<'a> Connection<'a> {
     fn event(&mut self, event: ServerEvent) {
         let progress = matches!(event, ServerEvent::ResumeComplete { .. } | ServerEvent::Checkpoint { .. });
         let caught_up = matches!(event, ServerEvent::ResumeComplete { .. });
-        if let ServerEvent::ResumePending { reason } = event {
+        if let ServerEvent::ResumePending { reason, .. } = event {
             // What comes live meanwhile is kept back, for nothing says that it is all.
             let wait = wait_after(RESUME_FIRST, RESUME_MOST, self.resumes_in_vain);
             self.resume_at = Some(Instant::now() + wait);

@@ -3,7 +3,7 @@
 //! one is answered with a pointer to its field. Unknown fields are ignored.
 
 use crate::resource::{MessageType, Role};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 /// Names of the commands on the socket, each once.
@@ -152,8 +152,18 @@ pub struct Resume {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
     /// Conversations that got events after the checkpoint, and up to where this client has them.
-    #[serde(default, skip_serializing_if = "std::collections::HashMap::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_absent",
+        skip_serializing_if = "std::collections::HashMap::is_empty"
+    )]
     pub cursors: std::collections::HashMap<String, u64>,
+}
+
+fn null_is_absent<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
@@ -169,4 +179,21 @@ pub struct SignUp {
 pub struct Login {
     pub username: String,
     pub password: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_says_as_much_as_it_likes() {
+        for json in
+            ["{}", r#"{"checkpoint":null}"#, r#"{"checkpoint":null,"cursors":null}"#, r#"{"cursors":{}}"#]
+        {
+            let resume: Resume = serde_json::from_str(json).unwrap();
+            assert!(resume.checkpoint.is_none() && resume.cursors.is_empty(), "{json}");
+        }
+        let resume: Resume = serde_json::from_str(r#"{"cursors":{"a":7}}"#).unwrap();
+        assert_eq!(resume.cursors["a"], 7);
+    }
 }

@@ -1,5 +1,7 @@
 //! What the server tells on the socket.
 
+use crate::command::DeleteScope;
+use crate::frame::Refusal;
 use crate::resource::{Conversation, Message, Role};
 use crate::{AccountId, Checkpoint, ConversationId, MessageId, Position, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,8 @@ pub enum ServerEvent {
     MessageDeleted {
         message_id: MessageId,
         conversation_id: ConversationId,
+        /// For whom: what is deleted for oneself leaves the history, what is deleted for everyone stays as a tombstone.
+        scope: DeleteScope,
         deleted_by: AccountId,
         deleted_at: Timestamp,
         #[serde(flatten)]
@@ -129,6 +133,9 @@ pub enum ServerEvent {
     },
     ResumePending {
         reason: String,
+        /// When to ask again, in seconds.
+        #[serde(default)]
+        retry_after: u64,
     },
     ConversationReset {
         conversation_id: ConversationId,
@@ -143,11 +150,13 @@ pub enum ServerEvent {
         #[serde(default)]
         lacks: Vec<Lack>,
     },
+    /// What an answer would have said, where none is waited for.
     Error {
-        code: crate::ErrorCode,
-        message: String,
+        #[serde(flatten)]
+        refusal: Refusal,
+        /// What was refused, where the frame was a command.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        retry_after: Option<u64>,
+        command: Option<String>,
     },
 }
 

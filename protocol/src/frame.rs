@@ -7,6 +7,9 @@ use serde_json::value::RawValue;
 /// The subprotocol that client and server agree on.
 pub const SUBPROTOCOL: &str = "reedi.v1";
 
+/// What an `error` event names is at most so long, in bytes; the longest command has 18.
+const COMMAND_NAME_BYTES: usize = 32;
+
 /// A command as it stands on the wire; `data` is parsed by the command it names.
 #[derive(Debug, Deserialize)]
 pub struct CommandFrame<'a> {
@@ -130,10 +133,12 @@ pub fn encode_event(event: &ServerEvent) -> String {
     encode(event)
 }
 
-/// What is told of a refusal where no answer is waited for.
-impl From<Refusal> for ServerEvent {
-    fn from(Refusal { code, message, retry_after, .. }: Refusal) -> Self {
-        Self::Error { code, message, retry_after }
+impl Refusal {
+    /// What is told where no answer is waited for; `command` is what was refused, as the client named it.
+    #[must_use]
+    pub fn into_event(self, command: Option<&str>) -> ServerEvent {
+        let command = command.filter(|name| name.len() <= COMMAND_NAME_BYTES).map(str::to_owned);
+        ServerEvent::Error { refusal: self, command }
     }
 }
 
@@ -204,8 +209,28 @@ mod tests {
     }
 
     #[test]
+    fn an_error_event_says_what_an_answer_would_and_to_which_command() {
+        let refusal = Refusal {
+            code: ErrorCode::ClientMessageIdTime,
+            message: "too old".into(),
+            retry_after: Some(2),
+            server_time: Some(Timestamp::from_millis(1_767_323_045_000)),
+            pointer: Some("/clientMessageId".into()),
+        };
+        let event = refusal.clone().into_event(Some("send_message"));
+        let text = encode_event(&event);
+        let data: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut expected = serde_json::to_value(&refusal).unwrap();
+        expected["command"] = "send_message".into();
+        assert_eq!(data, serde_json::json!({ "event": "error", "data": expected }));
+        assert_eq!(ServerFrame::decode(&text).unwrap(), ServerFrame::Event(event));
+        let long = "x".repeat(COMMAND_NAME_BYTES + 1);
+        assert!(matches!(refusal.into_event(Some(&long)), ServerEvent::Error { command: None, .. }));
+    }
+
+    #[test]
     fn events_come_back() {
-        let text = r#"{"event":"resume_pending","data":{"reason":"store"}}"#;
+        let text = r#"{"event":"resume_pending","data":{"reason":"store","retryAfter":1}}"#;
         let ServerFrame::Event(event) = ServerFrame::decode(text).unwrap() else { panic!() };
         assert_eq!(encode_event(&event), text);
     }

@@ -113,8 +113,6 @@ pub struct Message {
     pub previous_position: Option<Position>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to_id: Option<MessageId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub media_id: Option<String>,
     /// Only to its sender.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_message_id: Option<String>,

@@ -127,13 +127,22 @@ impl AvatarUrl {
 }
 
 impl Reaction {
+    /// An emoji has several spellings, with and without variation selectors: whichever comes, it is the fully qualified
+    /// one, so that one emoji is one reaction.
+    ///
     /// # Errors
     /// Not exactly one emoji (with its modifiers), or over [`limits::REACTION_BYTES`].
     pub fn parse(text: &str) -> Result<Self, TextError> {
-        if text.len() > limits::REACTION_BYTES || emojis::get(text).is_none() {
+        if text.len() > limits::REACTION_BYTES {
             return Err(TextError::Reaction);
         }
-        Ok(Self(text.to_owned()))
+        emojis::get(text).map(|emoji| Self(emoji.as_str().to_owned())).ok_or(TextError::Reaction)
+    }
+
+    /// One as it was stored: earlier versions kept the spelling in which it came.
+    #[must_use]
+    pub fn from_stored(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -180,6 +189,20 @@ mod tests {
         for bad in ["", "a", "👍👍", "👍 ", "1", "\u{200d}", "🇩"] {
             assert_eq!(Reaction::parse(bad), Err(TextError::Reaction), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn one_emoji_is_one_reaction_however_it_is_spelt() {
+        for spellings in [
+            ["\u{2764}", "\u{2764}\u{fe0f}"],
+            ["\u{1f3f3}\u{200d}\u{1f308}", "\u{1f3f3}\u{fe0f}\u{200d}\u{1f308}"],
+        ] {
+            for spelling in spellings {
+                assert_eq!(Reaction::parse(spelling).unwrap().as_str(), spellings[1], "{spelling:?}");
+            }
+        }
+        // Modifiers are no spelling.
+        assert_ne!(Reaction::parse("👍"), Reaction::parse("👍🏽"));
     }
 
     #[test]

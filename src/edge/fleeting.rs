@@ -123,7 +123,7 @@ pub async fn join(
             "One connection may have {} conversations joined at once: leave one first.",
             super::session::JOINED_MOST
         );
-        return Err(super::refused::Refused::new(ErrorCode::InvalidValue, detail));
+        return Err(super::refused::Refused::invalid("/conversationId", detail));
     }
     if view.state.members.len() > edge.limits.presence_members {
         return Ok(Vec::new());
@@ -196,12 +196,10 @@ pub async fn visibility_changed(edge: &Edge, account: AccountId, visible: Presen
         PresenceVisibility::Everyone => PresenceStatus::Online,
         PresenceVisibility::Nobody => PresenceStatus::Offline,
     };
-    let is_here = match edge.presence.look(&[account], now).await {
-        Ok(found) => found.iter().any(|presence| presence.online),
-        // Better told once too often that it left than seen although it hides.
-        Err(_) => status == PresenceStatus::Offline,
-    };
-    if !is_here {
+    // Better told once too often that it left than seen although it hides.
+    let if_unknown = status == PresenceStatus::Offline;
+    let found = edge.presence.look(&[account], now).await;
+    if !found.iter().any(|found| found.as_ref().map_or(if_unknown, |presence| presence.online)) {
         return;
     }
     let change = PresenceChange { account, status, last_seen: None };
@@ -247,22 +245,23 @@ async fn preferences_changed(edge: &Edge, account: AccountId) {
 }
 
 async fn look(edge: &Edge, accounts: &[AccountId]) -> Vec<PresentStatus> {
-    let Ok(found) = edge.presence.look(accounts, edge.clock.now()).await else {
-        accounts.iter().for_each(|account| edge.presence_told.answered(*account, None));
-        return Vec::new();
-    };
+    let found = edge.presence.look(accounts, edge.clock.now()).await;
     let mut present = Vec::with_capacity(accounts.len());
     let mut answers = Vec::with_capacity(accounts.len());
-    for (account, presence) in accounts.iter().zip(found) {
+    for (account, found) in accounts.iter().zip(found) {
+        let Ok(presence) = found else {
+            answers.push((*account, None));
+            continue;
+        };
         let is_visible = is_visible(edge, *account).await;
         let status = status_of(presence.online && is_visible);
-        answers.push((*account, status));
+        answers.push((*account, Some(status)));
         if is_visible {
             present.push(PresentStatus { user_id: *account, status, last_seen: presence.last_seen });
         }
     }
     // At the end, so that what was told since it was asked for is seen to differ.
-    answers.iter().for_each(|(account, status)| edge.presence_told.answered(*account, Some(*status)));
+    answers.iter().for_each(|(account, status)| edge.presence_told.answered(*account, *status));
     present
 }
 

@@ -34,9 +34,14 @@ impl Refused {
     /// A value that cannot be accepted, at `pointer` (RFC 6901, or `?name` of a query parameter).
     #[must_use]
     pub fn invalid(pointer: &str, detail: impl std::fmt::Display) -> Self {
-        let detail = detail.to_string();
-        let field = FieldError { pointer: pointer.to_owned(), detail: detail.clone() };
-        Self { fields: vec![field], ..Self::new(ErrorCode::InvalidValue, detail) }
+        Self::new(ErrorCode::InvalidValue, detail.to_string()).at(pointer)
+    }
+
+    /// The same refusal, of what stands at `pointer`.
+    #[must_use]
+    pub fn at(mut self, pointer: &str) -> Self {
+        self.fields.push(FieldError { pointer: pointer.to_owned(), detail: self.detail.clone() });
+        self
     }
 
     /// Nothing that this account may see; the same for what does not exist.

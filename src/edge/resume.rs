@@ -19,6 +19,8 @@ use tokio::time::Instant;
 
 /// Conversations read at once for one resume.
 const AT_ONCE: usize = 8;
+/// After what could not be read by waiting a client asks again after this time, in seconds.
+const ASK_AGAIN_S: u64 = 60;
 /// Events read at once: what they hold in memory, with content of 64 KiB each, is bounded by this.
 const PAGE: usize = 100;
 
@@ -56,7 +58,9 @@ pub async fn run(edge: &Arc<Edge>, session: &Arc<Session>, command: &Resume) -> 
             ServerEvent::ResumeComplete { checkpoint: told_to }
         }
         // Nothing is claimed: the client asks again, and live events go on meanwhile.
-        Err(refused) => ServerEvent::ResumePending { reason: refused.detail },
+        Err(Refused { detail: reason, retry_after, .. }) => {
+            ServerEvent::ResumePending { reason, retry_after: retry_after.unwrap_or(ASK_AGAIN_S) }
+        }
     };
     session.push_replayed(wire::encode(&end));
     session.release();

@@ -74,6 +74,34 @@ async fn wrong_types_get_a_pointer_and_unknown_fields_are_ignored() {
 }
 
 #[tokio::test]
+async fn words_and_numbers_that_are_none_get_a_pointer() {
+    let service = service::shared().await;
+    let (one, other, conversation) = service.pair().await;
+    let path = format!("/api/messages/conversations/{conversation}");
+    let settings = |from: &str, presence: &str| {
+        let mut settings = json!({ "messagesFrom": from, "readReceipts": true });
+        settings["presence"] = presence.into();
+        settings
+    };
+    for (method, path, body, pointer) in [
+        (
+            "POST",
+            messages(&conversation),
+            json!({ "content": "a", "messageType": "sticker" }),
+            "/messageType",
+        ),
+        ("PUT", "/api/messages/settings".to_owned(), settings("friends", "everyone"), "/messagesFrom"),
+        ("PUT", "/api/messages/settings".to_owned(), settings("everyone", "friends"), "/presence"),
+        ("PUT", format!("{path}/participants/{}", other.account), json!({ "role": "owner" }), "/role"),
+        ("PUT", path, json!({ "expiresAfter": -1 }), "/expiresAfter"),
+    ] {
+        let reply = one.client.json(method, &path, body.to_string()).await;
+        reply.refuses(&format!("{method} {path} {body}"), &[ErrorCode::InvalidValue]);
+        assert_eq!(reply.pointers(), [pointer], "{method} {path} {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_pointer_leads_into_lists() {
     let service = service::shared().await;
     let body = json!({ "name": "us", "participantIds": ["00000000-0000-4000-8000-000000000001", 7] });

@@ -37,6 +37,63 @@ async fn a_flood_over_http_is_told_when_to_come_back() {
     assert!(answer["error"]["retryAfter"].as_u64().is_some_and(|s| s >= 1), "{answer}");
 }
 
+/// Also what makes no event, and what is refused only after the store was asked about everybody that it names.
+#[tokio::test]
+async fn whatever_asks_the_store_is_counted() {
+    let service = service::start("counted", &[("account_burst", "5"), ("account_rate", "1")]).await;
+    let (one, other, conversation) = service.pair().await;
+    let groups = "/api/messages/conversations/group";
+    let group = one.client.post(groups, &json!({ "name": "us", "participantIds": [] })).await.json();
+    let group = group["conversationId"].as_str().expect("an id").to_owned();
+    let block = format!("/api/messages/blocks/{}", one.account);
+    assert_eq!(other.client.json("PUT", &block, "").await.status, 201);
+    let names = json!({ "name": "us", "participantIds": [other.account] });
+    for (method, path, body) in [
+        ("POST", groups.to_owned(), &names),
+        ("POST", format!("/api/messages/conversations/{group}/participants"), &names),
+        (
+            "PUT",
+            format!("/api/messages/conversations/{conversation}"),
+            &json!({ "mutedUntil": "2100-01-01T00:00:00Z" }),
+        ),
+    ] {
+        let mut limited = 0;
+        for _ in 0..20 {
+            let reply = one.client.json(method, &path, body.to_string()).await;
+            if reply.status != 200 {
+                reply.refuses(&path, &[ErrorCode::RecipientUnavailable, ErrorCode::RateLimited]);
+            }
+            limited += usize::from(reply.status == 429);
+        }
+        assert!(limited > 0, "{method} {path} is not counted");
+    }
+}
+
+#[tokio::test]
+async fn a_full_group_is_told_to_who_may_add_with_a_pointer() {
+    let service = service::start("full", &[("group_members", "3")]).await;
+    let (one, other, _) = service.pair().await;
+    let ids = |others: usize| {
+        let ids: Vec<_> = (0..others).map(|_| uuid::Uuid::new_v4()).collect();
+        json!({ "name": "us", "participantIds": ids })
+    };
+    let groups = "/api/messages/conversations/group";
+    let reply = one.client.post(groups, &ids(3)).await;
+    reply.refuses("four in a group of three", &[ErrorCode::GroupFull]);
+    assert_eq!(reply.pointers(), ["/participantIds"]);
+    let mut body = json!({ "name": "us", "participantIds": vec![other.account; 9] });
+    let group = one.client.post(groups, &body).await;
+    assert_eq!(group.status, 201, "one named nine times is one: {group:?}");
+    let group = group.json()["conversationId"].as_str().expect("an id").to_owned();
+    let adding = format!("/api/messages/conversations/{group}/participants");
+    body = ids(9);
+    let reply = one.client.post(&adding, &body).await;
+    reply.refuses("nine more", &[ErrorCode::GroupFull]);
+    assert_eq!(reply.pointers(), ["/participantIds"]);
+    other.client.post(&adding, &body).await.refuses("a member", &[ErrorCode::Forbidden]);
+    assert_eq!(one.client.post(&adding, &ids(1)).await.status, 200);
+}
+
 #[tokio::test]
 async fn who_does_not_heed_refusals_is_sent_away() {
     let service = service::start("heedless", &[("account_burst", "5"), ("account_rate", "1")]).await;

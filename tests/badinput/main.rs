@@ -7,6 +7,7 @@ mod content;
 mod hidden;
 mod http;
 mod limits;
+mod origins;
 mod raw;
 mod reads;
 mod routes;

@@ -2,6 +2,7 @@
 
 use crate::service::{self, Service};
 use crate::websocket::Socket;
+use reedi::edge::session::JOINED_MOST;
 use reedi_protocol::{ErrorCode, limits};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -81,7 +82,15 @@ async fn commands_with_bad_data_are_refused_with_a_pointer() {
         ("typing_start", json!({ "conversationId": "" }), ErrorCode::InvalidValue, Some("/conversationId")),
         ("resume", json!({ "checkpoint": "x" }), ErrorCode::InvalidValue, Some("/checkpoint")),
         ("resume", json!({ "checkpoint": 5 }), ErrorCode::Malformed, Some("/checkpoint")),
-        ("resume", json!({ "cursors": { "a.b": -1 } }), ErrorCode::Malformed, Some("/cursors/a.b")),
+        ("resume", json!([]), ErrorCode::Malformed, None),
+        ("resume", json!({ "cursors": [] }), ErrorCode::Malformed, Some("/cursors")),
+        ("resume", json!({ "cursors": { "a.b": -1 } }), ErrorCode::InvalidValue, Some("/cursors/a.b")),
+        (
+            "delete_message",
+            json!({ "messageId": "x", "scope": "all" }),
+            ErrorCode::InvalidValue,
+            Some("/scope"),
+        ),
         ("resume", json!({ "cursors": { "x": u64::MAX } }), ErrorCode::InvalidValue, Some("/cursors/x")),
         ("authenticate", json!({}), ErrorCode::Malformed, None),
         ("authenticate", json!({ "token": "x" }), ErrorCode::InvalidToken, None),
@@ -96,6 +105,47 @@ async fn commands_with_bad_data_are_refused_with_a_pointer() {
     socket.text(r#"{"event":"nonsense"}"#).await;
     assert_eq!(socket.event("error").await["code"], "unknown_event", "told without an ack number too");
     assert!(socket.is_well().await);
+}
+
+#[tokio::test]
+async fn a_resume_may_say_nothing() {
+    let service = service::shared().await;
+    for frame in [
+        r#"{"event":"resume","ack":1}"#,
+        r#"{"event":"resume","data":null,"ack":1}"#,
+        r#"{"event":"resume","data":{"checkpoint":null,"cursors":null},"ack":1}"#,
+    ] {
+        let mut socket = socket(service).await;
+        socket.text(frame).await;
+        // In either order: a resume runs beside what it is answered with.
+        let (mut answered, mut complete) = (false, false);
+        while !(answered && complete) {
+            let told = socket.next().await;
+            assert!(told["ack"] != 1 || told["data"]["ok"] == true, "{frame}: {told}");
+            answered |= told["ack"] == 1;
+            complete |= told["event"] == "resume_complete";
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_joined_too_many_is_pointed_at_the_one_too_many() {
+    let service = service::shared().await;
+    let person = service.person();
+    let made = (0..=JOINED_MOST).map(|_| async {
+        let body = json!({ "participantId": uuid::Uuid::new_v4() });
+        person.client.post("/api/messages/conversations/direct", &body).await.json()
+    });
+    let made = futures_util::future::join_all(made).await;
+    let mut socket = Socket::connect(service, Some(&person.token)).await;
+    let mut last = Value::Null;
+    for (number, conversation) in made.iter().enumerate() {
+        let data = json!({ "conversationId": conversation["conversationId"] });
+        last = socket.command("join_conversation", data).await;
+        assert_eq!(last["ok"], number < JOINED_MOST, "{number}: {last}");
+    }
+    is_refusal(&last, ErrorCode::InvalidValue);
+    assert_eq!(last["error"]["pointer"], "/conversationId");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use reedi_protocol::command::{
     SendMessage, name,
 };
 use reedi_protocol::event::{Lack, Place, PresenceStatus, ServerEvent};
+use reedi_protocol::frame::Refusal;
 use reedi_protocol::resource::{Conversation, ConversationType, Message, MessageType, Participant, Role};
 use reedi_protocol::{
     AccountId, Checkpoint, ConversationKey, Epoch, ErrorCode, MessageId, Position, Timestamp,
@@ -61,7 +62,6 @@ fn message() -> Message {
         position: at(42),
         previous_position: Some(at(41)),
         reply_to_id: None,
-        media_id: None,
         client_message_id: None,
         edited_at: None,
         deleted_at: None,
@@ -290,11 +290,13 @@ fn durable_events() -> Vec<(ServerEvent, &'static str)> {
             ServerEvent::MessageDeleted {
                 message_id,
                 conversation_id,
+                scope: DeleteScope::Everyone,
                 deleted_by: alice(),
                 deleted_at: time(10),
                 place: place(44),
             },
-            "To everyone; deleted only for myself, to my own connections alone.",
+            "To everyone, with `scope` `everyone`: the message stays as a tombstone. Deleted only for myself, to my own connections \
+             alone, with `scope` `me`: the message leaves my history.",
         ),
     ]
 }
@@ -409,8 +411,10 @@ fn other_events() -> Vec<(ServerEvent, &'static str)> {
         (
             ServerEvent::ResumePending {
                 reason: "Stored data has not caught up with what was sent. Try again.".into(),
+                retry_after: 1,
             },
-            "Nothing was replayed and nothing is claimed; ask again in a moment.",
+            "Nothing was replayed and nothing is claimed. Send the same `resume` again after `retryAfter` seconds, until \
+             `resume_complete` comes: the server does not do it by itself. Live events go on meanwhile.",
         ),
         (
             ServerEvent::ConversationReset { conversation_id },
@@ -428,12 +432,16 @@ fn other_events() -> Vec<(ServerEvent, &'static str)> {
              connects meanwhile; it ends with the connection.",
         ),
         (
-            ServerEvent::Error {
+            Refusal {
                 code: ErrorCode::RateLimited,
                 message: "Slow down and try again later.".into(),
                 retry_after: Some(2),
-            },
-            "A frame that could not be read, or a command without `ack` that was refused.",
+                server_time: None,
+                pointer: None,
+            }
+            .into_event(Some(name::SEND_MESSAGE)),
+            "A frame that could not be read, or a command without `ack` that was refused, which it names. It says what the \
+             `error` of an answer would.",
         ),
     ]
 }

@@ -6,8 +6,8 @@ use reedi::log::tick::tick;
 use reedi::log::{Appended, LogPort};
 use reedi::store::{Messages, Writes};
 use reedi_protocol::resource::{ConversationType, MessageType};
-use reedi_protocol::text::ClientMessageId;
-use reedi_protocol::{ConversationId, MessageId, Timestamp};
+use reedi_protocol::text::{ClientMessageId, Reaction};
+use reedi_protocol::{ConversationId, MessageId, Position, Timestamp};
 use serde_json::{Value, json};
 
 on_both!(
@@ -16,6 +16,7 @@ on_both!(
     deleted_for_me_is_gone_for_me,
     the_window_closes_after_a_day,
     reactions_come_and_go,
+    one_emoji_is_one_reaction,
     sockets_change_the_same,
 );
 
@@ -69,6 +70,7 @@ async fn deleted_for_everyone_is_gone(scene: Scene) {
     bob.at(1).delete(&format!("/messages/{one}?scope=everyone")).await.expect(204);
     let told = live.event("message_deleted", |d| d["messageId"] == one).await;
     assert_eq!((&told["deletedBy"], &told["conversationId"]), (&json!(bob.id()), &json!(group)));
+    assert_eq!(told["scope"], "everyone");
     alice.at(0).delete(&format!("/messages/{two}")).await.expect(204);
     live.event("message_deleted", |d| d["messageId"] == two && d["deletedBy"] == alice.id()).await;
     for (person, edge) in [(&alice, 0), (&bob, 1), (&carol, 2)] {
@@ -99,7 +101,8 @@ async fn deleted_for_me_is_gone_for_me(scene: Scene) {
     let theirs = alice.socket(2).await;
     bob.at(1).delete(&format!("/messages/{hidden}?scope=me")).await.expect(204);
     for session in &mine {
-        session.event("message_deleted", |d| d["messageId"] == hidden).await;
+        let told = session.event("message_deleted", |d| d["messageId"] == hidden).await;
+        assert_eq!(told["scope"], "me");
     }
     alice.send(0, &conversation, "a bell").await;
     theirs.message("a bell").await;
@@ -114,14 +117,20 @@ async fn deleted_for_me_is_gone_for_me(scene: Scene) {
     assert_eq!(list[0]["lastMessage"]["content"], "a bell");
 }
 
+/// A place in the log that is no other event's.
+async fn own_place(scene: &Scene, conversation: &str) -> Position {
+    let shared = &scene.cluster.edges[0].member().shared;
+    let id: ConversationId = conversation.parse().unwrap();
+    let (Appended::New(position) | Appended::Duplicate(position)) =
+        shared.log.append(tick(id.key().shard(), &shared.clock)).await.unwrap();
+    position
+}
+
 /// A message in the store that was sent `hours` ago.
 async fn old_message(scene: &Scene, sender: &Person, conversation: &str, hours: u64) -> String {
     let shared = &scene.cluster.edges[0].member().shared;
     let id: ConversationId = conversation.parse().unwrap();
-    let shard = id.key().shard();
-    // A place that is no other event's.
-    let (Appended::New(position) | Appended::Duplicate(position)) =
-        shared.log.append(tick(shard, &shared.clock)).await.unwrap();
+    let position = own_place(scene, conversation).await;
     let now = shared.clock.now();
     let row = MessageRow {
         position,
@@ -195,6 +204,43 @@ async fn reactions_come_and_go(scene: Scene) {
     expected.sort();
     assert_eq!(left, expected);
     crate::support::order::check(&live);
+}
+
+async fn one_emoji_is_one_reaction(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let id = id_of(&alice.send(0, &conversation, "x").await);
+    let path = format!("/messages/{id}/reactions");
+    let reactions = async || {
+        let page = bob.at(1).get(&format!("/conversations/{conversation}/messages")).await.expect(200);
+        page.list("messages")[0]["reactions"].clone()
+    };
+    let (short, full) = ("\u{2764}", "\u{2764}\u{fe0f}");
+    let stands = json!([{ "userId": bob.id(), "reaction": full }]);
+    let made = bob.at(1).post(&path, &json!({ "reaction": short })).await.expect(201);
+    assert_eq!(made.body, stands[0]);
+    bob.at(1).post(&path, &json!({ "reaction": full })).await.expect(200);
+    assert_eq!(reactions().await, stands);
+    bob.at(1).delete(&format!("{path}/{short}")).await.expect(204);
+    assert_eq!(reactions().await, json!([]));
+    // Earlier ones stand as they came, and both are taken away at once.
+    let target: MessageId = id.parse().unwrap();
+    for spelling in [short, full] {
+        let write = Write::Reaction {
+            conversation: target.key(),
+            target: target.position(),
+            account: bob.account,
+            reaction: Reaction::from_stored(spelling.to_owned()),
+            at: own_place(&scene, &conversation).await,
+            present: true,
+            expires_at: None,
+        };
+        scene.cluster.edges[0].member().shared.store.apply(&[write]).await.unwrap();
+    }
+    assert_eq!(reactions().await.as_array().unwrap().len(), 2);
+    bob.at(1).post(&path, &json!({ "reaction": full })).await.expect(200);
+    bob.at(1).delete(&format!("{path}/{full}")).await.expect(204);
+    assert_eq!(reactions().await, json!([]));
 }
 
 async fn sockets_change_the_same(scene: Scene) {

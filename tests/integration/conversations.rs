@@ -12,6 +12,7 @@ on_both!(
     settings_change_for_all,
     the_list_is_by_latest_activity,
     unread_is_exact_to_99,
+    what_one_has_hidden_is_neither_last_nor_unread,
     mute_is_for_oneself,
     wrong_methods_and_paths,
 );
@@ -296,6 +297,32 @@ async fn unread_is_exact_to_99(scene: Scene) {
     assert_eq!(unread().await, 1);
     reading.send(&conversation, "answer").await;
     assert_eq!(unread().await, 0);
+}
+
+async fn what_one_has_hidden_is_neither_last_nor_unread(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let conversation = alice.direct(&bob).await;
+    let mut sent = Vec::new();
+    for n in 1..=8 {
+        sent.push(alice.send(0, &conversation, &n.to_string()).await);
+    }
+    let hide = async |messages: &[Value]| {
+        for message in messages {
+            let path = format!("/messages/{}?scope=me", message["messageId"].as_str().unwrap());
+            bob.at(1).delete(&path).await.expect(204);
+        }
+    };
+    let shown = async |who: &crate::support::person::Person| {
+        let list = who.at(1).get("/conversations").await.expect(200).list("conversations");
+        (list[0]["unreadCount"].as_u64().unwrap(), list[0]["lastMessage"]["content"].clone())
+    };
+    assert_eq!(shown(&bob).await, (8, json!("8")));
+    // More than a list looks at when nothing is hidden.
+    hide(&sent[2..]).await;
+    assert_eq!(shown(&bob).await, (2, json!("2")));
+    hide(&sent[..2]).await;
+    assert_eq!(shown(&bob).await, (0, Value::Null));
+    assert_eq!(shown(&alice).await, (0, json!("8")), "nobody else's are hidden");
 }
 
 async fn mute_is_for_oneself(scene: Scene) {

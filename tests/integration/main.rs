@@ -40,4 +40,5 @@ mod preferences;
 mod realtime;
 mod receipts;
 mod resume;
+mod starting;
 mod stored_rows;

@@ -13,6 +13,7 @@ on_both!(
     many_changes_at_once_all_stand,
     a_newcomer_hears_of_the_conversation_first,
     direct_conversations_have_no_members_to_change,
+    who_may_add_is_judged_before_whom,
     who_was_removed_reads_no_receipts,
 );
 
@@ -101,7 +102,7 @@ async fn roles_are_given_and_taken(scene: Scene) {
     set(&alice, 2, &bob, "admin").await.expect(200);
     set(&bob, 1, &alice, "member").await.expect(200);
     set(&bob, 1, &bob, "member").await.refused(409, "last_admin");
-    set(&bob, 1, &alice, "owner").await.refused(400, "malformed");
+    set(&bob, 1, &alice, "owner").await.invalid("/role");
     set(&bob, 1, &scene.person(), "admin").await.refused(404, "not_found");
     assert_eq!(roles(&bob, &group).await, [(alice.id(), "member".into()), (bob.id(), "admin".into())].into());
 }
@@ -233,6 +234,26 @@ async fn direct_conversations_have_no_members_to_change(scene: Scene) {
     alice.at(2).delete(&path(&direct, &format!("/{}", bob.id()))).await.refused(409, "not_a_group");
     let role = json!({ "role": "admin" });
     alice.at(0).put(&path(&direct, &format!("/{}", bob.id())), &role).await.refused(409, "not_a_group");
+}
+
+/// Nothing is told of those whom somebody names who may not add anybody; and who is in the group already is not asked.
+async fn who_may_add_is_judged_before_whom(scene: Scene) {
+    let [alice, bob, carol, dave, eve] = scene.people();
+    let group = alice.group(&[&bob, &carol]).await;
+    let direct = alice.direct(&bob).await;
+    for (by, of) in [(&carol, &alice), (&dave, &alice), (&dave, &bob)] {
+        by.at(0).put(&format!("/blocks/{}", of.id()), &Value::Null).await.expect(201);
+    }
+    let add = async |who: &Person, to: &str, whom: &[&Person]| {
+        let ids: Vec<String> = whom.iter().map(|person| person.id()).collect();
+        who.at(0).post(&path(to, ""), &json!({ "participantIds": ids })).await
+    };
+    add(&bob, &group, &[&dave]).await.refused(403, "forbidden");
+    add(&alice, &direct, &[&dave]).await.refused(409, "not_a_group");
+    add(&alice, &group, &[&eve, &dave]).await.refused(403, "recipient_unavailable");
+    add(&alice, &group, &[&carol]).await.expect(200);
+    let added = add(&alice, &group, &[&carol, &eve]).await.expect(200);
+    assert_eq!(added.list("participants").len(), 4);
 }
 
 /// Also where an edge still has a view of before, and hears of nothing since it holds nobody's socket.

@@ -11,6 +11,7 @@ on_both!(
     replies_stay_within_the_conversation,
     a_repeat_is_the_same_message,
     a_repeat_shows_when_the_message_was_to_end,
+    a_repeat_shows_what_became_of_the_message,
     who_has_left_hears_of_what_was_sent_before,
     any_key_works,
     a_key_out_of_its_time_is_refused,
@@ -80,8 +81,7 @@ async fn values_out_of_bounds_are_pointed_at(scene: Scene) {
     caller.post(&path, &text("")).await.invalid("/content");
     caller.post(&path, &text(&"x".repeat(65_537))).await.invalid("/content");
     caller.post(&path, &json!({ "content": "x", "messageType": "system" })).await.invalid("/messageType");
-    let odd = caller.post(&path, &json!({ "content": "x", "messageType": "poem" })).await;
-    assert_eq!(odd.refused(400, "malformed").body["errors"][0]["pointer"], "/messageType");
+    caller.post(&path, &json!({ "content": "x", "messageType": "poem" })).await.invalid("/messageType");
     let body = json!({ "content": "x", "messageType": "text", "clientMessageId": "" });
     caller.post(&path, &body).await.invalid("/clientMessageId");
     let body = json!({ "content": "x", "messageType": "text", "clientMessageId": "k".repeat(256) });
@@ -147,6 +147,36 @@ async fn a_repeat_shows_when_the_message_was_to_end(scene: Scene) {
 }
 
 /// Nothing else is told: a new message is refused as everywhere that one cannot see.
+async fn a_repeat_shows_what_became_of_the_message(scene: Scene) {
+    let [alice, bob] = scene.people();
+    let group = alice.group(&[&bob]).await;
+    let key = uuid::Uuid::now_v7().to_string();
+    let body = json!({ "content": "frist", "messageType": "text", "clientMessageId": key });
+    let first = bob.at(0).post(&path(&group), &body).await.expect(201);
+    let message = format!("/messages/{}", first.text("messageId"));
+    let edited = bob.at(1).put(&message, &json!({ "content": "first" })).await.expect(200);
+    let reaction = json!({ "reaction": "👍" });
+    alice.at(2).post(&format!("{message}/reactions"), &reaction).await.expect(201);
+    // Hidden from oneself it is still what was sent.
+    bob.at(1).delete(&format!("{message}?scope=me")).await.expect(204);
+    scene.cluster.stored(&group).await;
+    let again = bob.at(0).post(&path(&group), &body).await.expect(200);
+    let mut expected = edited.body;
+    expected["reactions"] = json!([{ "userId": alice.id(), "reaction": "👍" }]);
+    assert_eq!(again.body, expected);
+    assert_eq!((again.text("content"), again.text("clientMessageId")), ("first".to_owned(), key));
+    // Deleted for everyone; another edge says the same.
+    alice.at(1).delete(&message).await.expect(204);
+    scene.cluster.stored(&group).await;
+    let again = bob.at(2).post(&path(&group), &body).await.expect(200);
+    assert_eq!(again.body["content"], Value::Null);
+    assert!(again.body["deletedAt"].is_string(), "{:?}", again.body);
+    // Who has left is told nothing of what came after.
+    bob.at(1).delete(&format!("/conversations/{group}/participants/me")).await.expect(204);
+    let again = bob.at(1).post(&path(&group), &body).await.expect(200);
+    assert_eq!(again.body, first.body);
+}
+
 async fn who_has_left_hears_of_what_was_sent_before(scene: Scene) {
     let [alice, bob, eve] = scene.people();
     let group = alice.group(&[&bob]).await;
@@ -199,12 +229,19 @@ async fn a_key_out_of_its_time_is_refused(scene: Scene) {
             alice.at(0).post(&path(&conversation), &body).await.refused(422, "client_message_id_time");
         let told: reedi_protocol::Timestamp = refused.text("serverTime").parse().unwrap();
         assert!(told.as_millis().abs_diff(now_ms()) < 10_000);
+        assert_eq!(refused.body["errors"][0]["pointer"], "/clientMessageId");
         let socket = alice.socket(1).await;
         let mut data = body.clone();
         data["conversationId"] = conversation.clone().into();
-        let answer = socket.command("send_message", data).await;
+        let answer = socket.command("send_message", data.clone()).await;
         assert_eq!(answer["error"]["code"], "client_message_id_time");
         assert!(answer["error"]["serverTime"].is_string(), "{answer}");
+        assert_eq!(answer["error"]["pointer"], "/clientMessageId");
+        // The same where no answer is waited for, which also says what it is about.
+        socket.raw(&json!({ "event": "send_message", "data": data }).to_string()).await;
+        let told = socket.event("error", |told| told["code"] == "client_message_id_time").await;
+        assert_eq!(told["command"], "send_message");
+        assert!(told["serverTime"].is_string(), "{told}");
     }
     for within in [now_ms() - 40_000, now_ms() - hours_48 + 60_000] {
         let body = json!({ "content": "late", "messageType": "text", "clientMessageId": minted(within) });
@@ -235,11 +272,12 @@ async fn a_socket_sends_the_same(scene: Scene) {
     other["content"] = "other".into();
     assert_eq!(socket.refused("send_message", other).await, "idempotency_key_reused");
     let empty = json!({ "conversationId": conversation, "content": "", "messageType": "text" });
-    let answer = socket.command("send_message", empty).await;
-    assert_eq!(
-        (&answer["error"]["code"], &answer["error"]["pointer"]),
-        (&json!("invalid_value"), &json!("/content"))
-    );
+    let answer = socket.command("send_message", empty.clone()).await;
+    socket.raw(&json!({ "event": "send_message", "data": empty }).to_string()).await;
+    let told = socket.event("error", |_| true).await;
+    for error in [&answer["error"], &told] {
+        assert_eq!((&error["code"], &error["pointer"]), (&json!("invalid_value"), &json!("/content")));
+    }
     scene.cluster.stored(&conversation).await;
     assert_eq!(bob.at(1).texts(&conversation).await, ["by socket"]);
 }

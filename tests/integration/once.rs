@@ -3,9 +3,15 @@
 use crate::support::backend::Backend;
 use crate::support::person::{Scene, token};
 use crate::support::{content, lines};
+use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Each through four callers: enough to meet one another at every edge, and few enough that a busy machine keeps up.
+const SENDS_AT_ONCE: usize = 50;
 
 on_both!(retries_through_every_edge_stand_once, content_leaves_no_mark);
 
@@ -20,6 +26,7 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
         let path = path.clone();
         let callers = [alice.at(0), alice.at(1), alice.at(2), alice.at(n)];
         async move {
+            let again = AtomicBool::new(false);
             let tries = callers.iter().map(|caller| async {
                 loop {
                     // An unknown outcome, or too fast: the same again. A connection that fails is one of the first: of
@@ -27,14 +34,17 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
                     match caller.try_post(&path, &body).await {
                         Ok(answer) if answer.status != 503 && answer.status != 429 => return answer,
                         Err(error) if error.is_connect() => panic!("the edge is gone: {error}"),
-                        Ok(_) | Err(_) => {}
+                        Ok(_) | Err(_) => again.store(true, Relaxed),
                     }
+                    // sleeps: as a client does before it tries again
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             });
             let answers = futures_util::future::join_all(tries).await;
             let id = answers[0].text("messageId");
             let made = answers.iter().filter(|answer| answer.status == 201).count();
-            assert_eq!(made, 1, "{answers:?}");
+            // Who had to ask again may have been the one that made it.
+            assert!(made == 1 || made == 0 && again.load(Relaxed), "{answers:?}");
             assert!(answers.iter().all(
                     |answer| answer.text("messageId") == id && answer.body["content"] == body["content"]
                 ));
@@ -42,7 +52,7 @@ async fn retries_through_every_edge_stand_once(scene: Scene) {
         }
     });
     let acknowledged: BTreeMap<String, usize> =
-        futures_util::future::join_all(sends).await.into_iter().collect();
+        stream::iter(sends).buffer_unordered(SENDS_AT_ONCE).collect().await;
     assert_eq!(acknowledged.len(), 200);
     alice.send(0, &conversation, "a bell").await;
     listening.message("a bell").await;
@@ -85,10 +95,11 @@ async fn look_for(scene: &Scene, mark: &str, password: &str, shown: &str) {
                 assert_eq!(tables, Vec::<String>::new(), "of {rows} rows");
             }
             assert!(!content::tables_with(backend, shown).await.0.is_empty(), "looking finds");
-            // And the servers' own files, where they are at hand.
-            if let Ok(state) = std::env::var("REEDI_TEST_STATE") {
-                assert_eq!(content::files_with(Path::new(&state), mark), Vec::<String>::new());
-            }
+            // And the servers' own files.
+            let state = std::env::var("REEDI_TEST_STATE");
+            let state = state.expect("the folder that the servers keep their data in");
+            assert_eq!(content::files_with(Path::new(&state), mark), Vec::<String>::new());
+            assert!(!content::files_with(Path::new(&state), shown).is_empty(), "looking finds");
         }
     }
 }
@@ -124,7 +135,7 @@ async fn content_leaves_no_mark(scene: Scene) {
             .at(2)
             .post(&path, &json!({ "content": mark, "messageType": mark }))
             .await
-            .refused(400, "malformed");
+            .invalid("/messageType");
         by_socket.raw(&format!("{{\"event\":\"{mark}\",\"data\":\"{mark}\"")).await;
         by_socket
             .refused(

@@ -26,11 +26,11 @@ class Told {
   }
 
   /** The data of the first event of this name that is `wanted`, told already or yet to come. */
-  async event(event, wanted = () => true) {
-    return (await this.until((events) => events.find((t) => t.event === event && wanted(t.data)), event)).data;
+  async event(event, wanted = () => true, ms = undefined) {
+    return (await this.until((events) => events.find((t) => t.event === event && wanted(t.data)), event, ms)).data;
   }
 
-  async until(find, what) {
+  async until(find, what, ms = undefined) {
     let look;
     const found = new Promise((resolve) => {
       look = () => {
@@ -41,7 +41,7 @@ class Told {
       look();
     });
     try {
-      return await within(found, what);
+      return await within(found, what, ms);
     } catch (error) {
       throw new Error(`${error.message}; told: ${this.events.map((told) => told.event).join(' ')}`);
     } finally {

@@ -1,4 +1,5 @@
-// Every command of a client with its acknowledgement, and every event of the contract, over each transport.
+// Every command of a client with its acknowledgement, and every event of the contract that comes while all parts are there,
+// over each transport. `resume_pending` and `degraded` take a store that is away: tests/integration/faults.rs.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Client, MODES } from './client.mjs';
@@ -150,7 +151,12 @@ for (const mode of Object.keys(MODES)) {
       a.socket.emit('no_such_command', {});
       const error = await a.event('error');
       assert.equal(error.code, 'unknown_event');
+      assert.equal(error.command, 'no_such_command');
       assert.equal(error.closeCode, undefined);
+      a.socket.emit('send_message', { conversationId, content: '', messageType: 'text' });
+      const refused = await a.event('error', (told) => told.code === 'invalid_value');
+      assert.equal(refused.pointer, '/content');
+      assert.equal(refused.command, 'send_message');
       // All that ended nothing.
       await a.say(conversationId, 'still here');
     });
@@ -171,5 +177,23 @@ test('conversation_reset stands for more than can be replayed', async () => {
   await again.resume(checkpoint);
   assert.deepEqual(again.of('conversation_reset'), [{ conversationId }]);
   assert.deepEqual(again.of('new_message'), []);
+  [a, again].forEach((client) => client.close());
+});
+
+test('a checkpoint comes by itself, and a resume may begin from it', async () => {
+  const [alice, bob] = await Promise.all(['alice', 'bob'].map((name) => service.person(name)));
+  const conversationId = await service.direct(alice, bob);
+  const a = await Client.connect(service, 'websocket', alice);
+  const b = await Client.connect(service, 'websocket', bob);
+  await b.resume();
+  await a.say(conversationId, 'before');
+  await b.event('new_message');
+  // One each half a minute at most.
+  const { checkpoint } = await b.event('checkpoint', undefined, 60_000);
+  b.close();
+  await a.say(conversationId, 'after');
+  const again = await Client.connect(service, 'websocket', bob);
+  await again.resume(checkpoint);
+  assert.deepEqual(again.of('new_message').map((message) => message.content), ['after']);
   [a, again].forEach((client) => client.close());
 });

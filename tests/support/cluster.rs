@@ -58,6 +58,17 @@ impl Node {
         ready.unwrap_or_else(|_| panic!("not ready: {:?}", self.member().shared.readiness.missing()));
     }
 
+    /// Ends once it says that it lacks something, which it looks at now and then.
+    pub async fn not_ready(&self) {
+        let gone = async {
+            while self.member().shared.readiness.is_ready() {
+                // sleeps: between two looks
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(WITHIN, gone).await.expect("it says that it lacks something");
+    }
+
     /// Begins to leave as a process does that is told to.
     pub fn drain(&self) {
         self.shutdown.drain();

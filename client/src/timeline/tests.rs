@@ -23,7 +23,6 @@ fn event(sequence: u64, previous: Option<u64>) -> ServerEvent {
         position: at(sequence),
         previous_position: previous.map(at),
         reply_to_id: None,
-        media_id: None,
         client_message_id: None,
         edited_at: None,
         deleted_at: None,

@@ -111,7 +111,9 @@ impl Talk {
                 };
                 self.did(user_id, what).await;
             }
-            ServerEvent::Error { message, .. } => self.warn(&format!("The server says: {}", clean(&message))),
+            ServerEvent::Error { refusal, .. } => {
+                self.warn(&format!("The server says: {}", clean(&refusal.message)));
+            }
             // Participants who come and go are told by system messages.
             _ => {}
         }

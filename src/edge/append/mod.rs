@@ -115,7 +115,8 @@ impl Appender {
         let detail = "The time within clientMessageId must be at most 5 s ahead of serverTime and at most 48 h \
                       behind it. Set the clock and make a new one.";
         let server_time = Some(self.clock.now());
-        Refused { server_time, ..Refused::new(ErrorCode::ClientMessageIdTime, detail) }
+        let refused = Refused::new(ErrorCode::ClientMessageIdTime, detail).at("/clientMessageId");
+        Refused { server_time, ..refused }
     }
 
     /// What stands at the position that the log named for a known key; `None` if that is void.

@@ -1,10 +1,10 @@
 //! Changing a conversation: judge by the newest control event, publish on that condition, and judge
 //! again where another came first (rule P7).
 
-use super::create_conversation::participants;
+use super::create_conversation::{group_full, named};
 use super::refuse;
 use crate::domain::permission::{Verdict, Wish, judge};
-use crate::domain::record::{Body, RequestDigest};
+use crate::domain::record::{Body, Change, RequestDigest};
 use crate::edge::Edge;
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
@@ -24,13 +24,18 @@ const TRIES: usize = 5;
 /// Not allowed, or too many others changed it at the same time.
 pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, wish: &Wish) -> Outcome<View> {
     // Before it counts: who is no member uses up nothing of the conversation.
-    let mut view = edge.member_view(actor, conversation).await?;
+    let view = edge.member_view(actor, conversation).await?;
     edge.admission.event(actor, conversation, edge.clock.now()).await?;
+    change(edge, actor, view, wish).await
+}
+
+/// The same, once it is counted, for a member of the conversation of `view`.
+async fn change(edge: &Edge, actor: AccountId, mut view: View, wish: &Wish) -> Outcome<View> {
+    let conversation = view.conversation;
     let mut expected = view.control;
     let mut is_newest = false;
     for _ in 0..TRIES {
-        let now = edge.clock.now();
-        let (change, after) = match judge(&view.state, actor, wish, now, edge.limits.group_members) {
+        let (change, after) = match verdict(edge, &view, actor, wish).await {
             Ok(Verdict::Append(change, after)) => (change, after),
             // The log judges what is appended; what is not, is judged by the newest that is stored.
             Ok(Verdict::Nothing) | Err(_) if !is_newest => {
@@ -39,10 +44,10 @@ pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, w
                 continue;
             }
             Ok(Verdict::Nothing) => return Ok(view),
-            Err(code) => return Err(code.into()),
+            Err(refused) => return Err(refused),
         };
         let body = Body::Control { change, after: after.clone() };
-        let record = edge.record(&view, actor, now, RequestDigest([0; 16]), body);
+        let record = edge.record(&view, actor, edge.clock.now(), RequestDigest([0; 16]), body);
         match edge.appender.control(expected, record).await {
             Ok(position) => {
                 edge.newest.tell(conversation, position, &[actor]);
@@ -59,6 +64,20 @@ pub async fn run(edge: &Edge, actor: AccountId, conversation: ConversationKey, w
         }
     }
     refuse(ErrorCode::Conflict, "Others changed this conversation at the same time. Try again.")
+}
+
+/// What a wish comes to by a view. Who may not have it is told so, whomever it names; and only those it would add are
+/// asked about.
+async fn verdict(edge: &Edge, view: &View, actor: AccountId, wish: &Wish) -> Outcome<Verdict> {
+    let (now, most) = (edge.clock.now(), edge.limits.group_members);
+    let verdict = judge(&view.state, actor, wish, now, most).map_err(|code| match code {
+        ErrorCode::GroupFull => group_full(most),
+        code => code.into(),
+    })?;
+    if let Verdict::Append(Change::Added { accounts }, _) = &verdict {
+        edge.may_message_all(actor, accounts).await?;
+    }
+    Ok(verdict)
 }
 
 /// The newest state, once the control event that came first is stored, and what to expect next. A
@@ -117,15 +136,20 @@ pub async fn update(
         Some(None) => Some(None),
         None => None,
     };
+    let is_for_all = name.is_some() || avatar_url.is_some() || command.expires_after.is_some();
     let view = edge.member_view(actor, conversation).await?;
+    match is_for_all {
+        true => edge.admission.event(actor, conversation, edge.clock.now()).await?,
+        false => edge.admission.command(actor, edge.clock.now()).await?,
+    }
     if let Some(until) = muted_until {
         edge.store.mute(actor, conversation, until.filter(|until| *until > edge.clock.now())).await?;
     }
-    if name.is_none() && avatar_url.is_none() && command.expires_after.is_none() {
+    if !is_for_all {
         return Ok(view);
     }
     let wish = Wish::Settings { name, avatar_url, expires_after_s: command.expires_after };
-    run(edge, actor, conversation, &wish).await
+    change(edge, actor, view, &wish).await
 }
 
 /// `POST /conversations/:id/participants`.
@@ -138,10 +162,9 @@ pub async fn add(
     conversation: ConversationKey,
     command: &AddParticipants,
 ) -> Outcome<View> {
-    edge.member_view(actor, conversation).await?;
     if command.participant_ids.is_empty() {
         return Err(Refused::invalid("/participantIds", "name at least one account"));
     }
-    let accounts = participants(edge, actor, &command.participant_ids).await?;
+    let accounts = named(actor, &command.participant_ids)?;
     run(edge, actor, conversation, &Wish::Add(accounts)).await
 }

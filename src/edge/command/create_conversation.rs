@@ -15,6 +15,7 @@ use reedi_protocol::command::{CreateDirect, CreateGroup};
 use reedi_protocol::resource::{ConversationType, Role};
 use reedi_protocol::text::{AvatarUrl, Name};
 use reedi_protocol::{AccountId, ConversationKey, ErrorCode, Position, Timestamp};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,16 +74,14 @@ pub async fn group(edge: &Edge, actor: AccountId, command: &CreateGroup) -> Outc
     let name = Name::parse(&command.name).map_err(|e| Refused::invalid("/name", e))?;
     let avatar_url = command.avatar_url.as_deref().map(AvatarUrl::parse).transpose();
     let avatar_url = avatar_url.map_err(|e| Refused::invalid("/avatarUrl", e))?;
-    let others = participants(edge, actor, &command.participant_ids).await?;
+    let others = named(actor, &command.participant_ids)?;
     edge.admission.command(actor, edge.clock.now()).await?;
+    if others.len() >= edge.limits.group_members {
+        return Err(group_full(edge.limits.group_members));
+    }
+    edge.may_message_all(actor, &others).await?;
     let mut members = vec![(actor, Role::Admin)];
     members.extend(others.into_iter().map(|account| (account, Role::Member)));
-    if members.len() > edge.limits.group_members {
-        return refuse(
-            ErrorCode::GroupFull,
-            &format!("A group has at most {} members.", edge.limits.group_members),
-        );
-    }
     let state = ConversationState {
         name: Some(name),
         avatar_url,
@@ -97,27 +96,22 @@ pub async fn group(edge: &Edge, actor: AccountId, command: &CreateGroup) -> Outc
     Err(Refused::new(ErrorCode::Internal, "No key was free for the group."))
 }
 
-/// The accounts named by a client, each once, all of whom take messages of `actor`.
-pub(super) async fn participants(edge: &Edge, actor: AccountId, ids: &[String]) -> Outcome<Vec<AccountId>> {
-    if ids.len() > edge.limits.group_members {
-        return refuse(
-            ErrorCode::GroupFull,
-            &format!("A group has at most {} members.", edge.limits.group_members),
-        );
-    }
-    let mut accounts = Vec::with_capacity(ids.len());
+/// The other accounts that a client names as participants, each once.
+pub(super) fn named(actor: AccountId, ids: &[String]) -> Outcome<Vec<AccountId>> {
+    let (mut accounts, mut seen) = (Vec::with_capacity(ids.len()), HashSet::from([actor]));
     for (i, text) in ids.iter().enumerate() {
         let account = account_id(text, &format!("/participantIds/{i}"))?;
-        if account != actor && !accounts.contains(&account) {
+        if seen.insert(account) {
             accounts.push(account);
         }
     }
-    for account in &accounts {
-        if !edge.may_message(actor, *account).await? {
-            return Err(Refused::recipient_unavailable());
-        }
-    }
     Ok(accounts)
+}
+
+/// Those that a client names are more than the group has room for.
+pub(super) fn group_full(members_most: usize) -> Refused {
+    let detail = format!("A group has at most {members_most} members.");
+    Refused::new(ErrorCode::GroupFull, detail).at("/participantIds")
 }
 
 fn fresh_key() -> ConversationKey {

@@ -1,14 +1,15 @@
 //! Settings and blocks: who may message whom, and what others learn.
 
 use crate::edge::Edge;
-use crate::edge::refused::Outcome;
+use crate::edge::refused::{Outcome, Refused};
 use crate::edge_link::{EdgeLinkPort as _, ToEdge};
 use crate::people::PeoplePort;
 use crate::store::Preferences as _;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
+use quick_cache::unsync;
 use reedi_protocol::AccountId;
 use reedi_protocol::resource::{MessagesFrom, Settings};
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,8 +18,11 @@ use tokio::time::Instant;
 /// that could not be told. Who may message whom is judged by settings that may be this old already, and twice
 /// this is as old as what an edge knows of members may be (rule P7).
 const FRESH_FOR: Duration = Duration::from_secs(15);
-/// Entries of each cache; beyond, it begins anew.
+/// Entries of each cache. Beyond, one makes room that is not in use: whoever names accounts that nobody knows pushes out
+/// no others.
 const MOST: usize = 65_536;
+/// Accounts that are asked about at once, where a client names many.
+const ASKED_AT_ONCE: usize = 32;
 
 /// What an edge remembers of what accounts allow.
 #[derive(Default)]
@@ -36,14 +40,14 @@ impl Cache {
 }
 
 struct Held<K, V> {
-    entries: HashMap<K, (Instant, V)>,
+    entries: unsync::Cache<K, (Instant, V)>,
     /// Counts what was forgotten: what was read before that is not remembered after it.
     forgotten: u64,
 }
 
-impl<K, V> Default for Held<K, V> {
+impl<K: Hash + Eq, V> Default for Held<K, V> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), forgotten: 0 }
+        Self { entries: unsync::Cache::new(MOST), forgotten: 0 }
     }
 }
 
@@ -56,13 +60,9 @@ impl<K: Hash + Eq, V: Copy> Held<K, V> {
     }
 
     fn remember(&mut self, key: K, value: V, forgotten: u64) {
-        if forgotten != self.forgotten {
-            return;
+        if forgotten == self.forgotten {
+            self.entries.insert(key, (Instant::now(), value));
         }
-        if self.entries.len() >= MOST {
-            self.entries.clear();
-        }
-        self.entries.insert(key, (Instant::now(), value));
     }
 
     fn forget(&mut self, which: impl Fn(&K) -> bool) {
@@ -136,6 +136,14 @@ impl Edge {
         }
     }
 
+    /// Whether `from` may message every one of `to`.
+    ///
+    /// # Errors
+    /// Not one of them, or as for [`Self::may_message`].
+    pub async fn may_message_all(&self, from: AccountId, to: &[AccountId]) -> Outcome<()> {
+        all_may(to.iter().copied().map(move |account| self.may_message(from, account))).await
+    }
+
     async fn judge_may_message(&self, from: AccountId, to: AccountId) -> Outcome<bool> {
         if self.store.is_blocked(to, from).await? {
             return Ok(false);
@@ -148,9 +156,51 @@ impl Edge {
     }
 }
 
+/// Waits for a bounded number of answers at once. The first refusal in the order asked is told, whichever comes first.
+async fn all_may(asked: impl Iterator<Item = impl Future<Output = Outcome<bool>>>) -> Outcome<()> {
+    let mut answers = stream::iter(asked).buffered(ASKED_AT_ONCE);
+    while let Some(may) = answers.next().await {
+        if !may? {
+            return Err(Refused::recipient_unavailable());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reedi_protocol::ErrorCode;
+
+    #[test]
+    fn what_is_in_use_outlives_a_flood() {
+        let mut held = Held::default();
+        held.remember(0, true, 0);
+        for key in 1..=2 * MOST {
+            held.remember(key, true, 0);
+            assert_eq!(held.get(&0).0, Some(true), "pushed out by {key} others");
+        }
+        assert!(held.entries.len() <= MOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_are_asked_about_at_once_and_the_first_refusal_is_told() {
+        let asked = Instant::now();
+        let answer = |n: u64, answer: Outcome<bool>| async move {
+            // sleeps: paused time, in which later ones answer earlier
+            tokio::time::sleep(Duration::from_millis(1_000 - n)).await;
+            answer
+        };
+        assert_eq!(all_may((0..100).map(|n| answer(n, Ok(true)))).await, Ok(()));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        let refused = |n| match n {
+            7 => Ok(false),
+            9 => Err(Refused::not_found()),
+            _ => Ok(true),
+        };
+        let told = all_may((0..100).map(|n| answer(n, refused(n)))).await.unwrap_err();
+        assert_eq!(told.code, ErrorCode::RecipientUnavailable);
+    }
 
     #[tokio::test]
     async fn what_was_read_before_it_changed_is_not_remembered() {

@@ -27,7 +27,7 @@ pub async fn add(edge: &Edge, actor: AccountId, id: MessageId, reaction: &str) -
     }
     let standing = edge.reactions_of(id).await?;
     let resource = MessageReaction { user_id: actor, reaction: reaction.as_str().to_owned() };
-    if standing.iter().any(|r| r.account == actor && r.reaction == reaction.as_str()) {
+    if standing.iter().any(|stored| is_this(stored, actor, &reaction)) {
         return Ok(Reacted { reaction: resource, stood: true });
     }
     if standing.len() >= limits::REACTIONS_PER_MESSAGE {
@@ -46,12 +46,22 @@ pub async fn add(edge: &Edge, actor: AccountId, id: MessageId, reaction: &str) -
 pub async fn remove(edge: &Edge, actor: AccountId, id: MessageId, reaction: &str) -> Outcome<()> {
     let reaction = Reaction::parse(reaction).map_err(|e| Refused::invalid("/reaction", e))?;
     let target = target(edge, actor, id).await?;
-    let standing = edge.reactions_of(id).await?;
-    if !standing.iter().any(|r| r.account == actor && r.reaction == reaction.as_str()) {
+    let mut standing = edge.reactions_of(id).await?;
+    standing.retain(|stored| is_this(stored, actor, &reaction));
+    if standing.is_empty() {
         return Err(Refused::not_found());
     }
-    edge.publish(&target.view, actor, Body::Unreact { target: id.position(), reaction }).await?;
+    // In all spellings in which it stands.
+    for stored in standing {
+        let reaction = Reaction::from_stored(stored.reaction);
+        edge.publish(&target.view, actor, Body::Unreact { target: id.position(), reaction }).await?;
+    }
     Ok(())
+}
+
+/// Whether what stands is this reaction of `actor`'s, in whatever spelling it was stored.
+fn is_this(stored: &StoredReaction, actor: AccountId, reaction: &Reaction) -> bool {
+    stored.account == actor && Reaction::parse(&stored.reaction).is_ok_and(|stored| stored == *reaction)
 }
 
 impl Edge {

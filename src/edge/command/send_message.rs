@@ -7,7 +7,7 @@ use crate::edge::append::seal::Belonging;
 use crate::edge::append::{Accepted, Send};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
-use crate::edge::wire;
+use crate::edge::{watermarks, wire};
 use crate::runtime::random;
 use crate::store::{Inboxes as _, Messages as _};
 use reedi_protocol::command::SendMessage;
@@ -50,11 +50,32 @@ impl Parsed {
     }
 }
 
-/// Sends a message. `key` is an `Idempotency-Key` that came beside the body.
+/// Sends a message; gives one that was sent before as it is by now. `key` is an `Idempotency-Key` that came beside the
+/// body.
 ///
 /// # Errors
 /// Not sent, or outcome unknown: the code says which.
 pub async fn run(
+    edge: &Edge,
+    sender: AccountId,
+    conversation: ConversationKey,
+    command: SendMessage,
+    key: Option<&str>,
+) -> Outcome<Sent> {
+    let sent = acknowledge(edge, sender, conversation, command, key).await?;
+    if !sent.duplicate {
+        return Ok(sent);
+    }
+    // Boxed, since it is rare.
+    let message = Box::pin(as_it_is(edge, sent.message)).await;
+    Ok(Sent { message, duplicate: true })
+}
+
+/// The same for who is told where the message stands and not what it is: waits for no store to say what became of it.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn acknowledge(
     edge: &Edge,
     sender: AccountId,
     conversation: ConversationKey,
@@ -238,6 +259,37 @@ fn as_sent(
         system_name: None,
     };
     wire::message(conversation, &row, Some(parsed.content.into_string()), sender)
+}
+
+/// What was sent before, as it is by now. Where that cannot be read in time it is given as it was sent: nobody who repeats
+/// a send is refused because the store is late, or has given up on these rows.
+async fn as_it_is(edge: &Edge, first: Message) -> Message {
+    let read = tokio::time::timeout(watermarks::WAIT, as_stored(edge, &first)).await;
+    if !matches!(read, Ok(Ok(_))) {
+        tracing::debug!(id = %first.message_id, "what became of a repeated message cannot be read");
+    }
+    read.ok().and_then(Result::ok).flatten().unwrap_or(first)
+}
+
+/// The message as the store has it, hidden from its sender or not. `None` where it has disappeared, and for a sender who
+/// has left since: what came after is told to participants alone (invariant `members_only`).
+async fn as_stored(edge: &Edge, first: &Message) -> Outcome<Option<Message>> {
+    let (id, sender) = (first.message_id, first.sender_id);
+    let conversation = id.key();
+    edge.caught_up(conversation).await?;
+    let Some(stored) = edge.store.message(conversation, id.position()).await? else { return Ok(None) };
+    let reactions = edge.reactions_of(id).await?;
+    // Asked after reading, as for history.
+    let view = edge.views.load(conversation).await?;
+    let member = view.as_ref().and_then(|view| view.state.member(sender));
+    if member.is_none_or(|member| member.joined > id.position()) {
+        return Ok(None);
+    }
+    let mut message = wire::stored_message(&edge.key_ring, conversation, &stored, sender);
+    wire::with_reactions(&mut message, &reactions);
+    // As in the first answer, which has it also where the server made it.
+    message.client_message_id.clone_from(&first.client_message_id);
+    Ok(Some(message))
 }
 
 impl Edge {

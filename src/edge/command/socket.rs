@@ -13,6 +13,7 @@ use reedi_protocol::frame;
 use reedi_protocol::{ErrorCode, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_path_to_error::Segment;
 use std::sync::Arc;
 use tracing::Instrument;
@@ -38,7 +39,7 @@ pub fn from_json<T: DeserializeOwned>(json: &[u8]) -> Outcome<T> {
         return Ok(value);
     }
     let deserializer = &mut serde_json::Deserializer::from_slice(json);
-    let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(|error| malformed(&error))?;
+    let value = serde_path_to_error::deserialize(&mut *deserializer).map_err(|error| wrong(&error, json))?;
     deserializer.end().map_err(|error| Refused::new(ErrorCode::Malformed, error.to_string()))?;
     Ok(value)
 }
@@ -60,21 +61,30 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 /// What is wrong with a JSON text, and where.
-fn malformed(error: &serde_path_to_error::Error<serde_json::Error>) -> Refused {
+fn wrong(error: &serde_path_to_error::Error<serde_json::Error>, json: &[u8]) -> Refused {
     let pointer = pointer(error.path());
-    let inner = error.inner();
-    // serde_json says "lone leading surrogate" and the like for escapes that are no Unicode.
-    let text = inner.to_string();
-    let code = if text.contains("surrogate") || text.contains("hex escape") {
+    let text = error.inner().to_string();
+    let code = if is_of_its_type(&text, json, &pointer) {
+        ErrorCode::InvalidValue
+    } else if text.contains("surrogate") || text.contains("hex escape") {
+        // serde_json says "lone leading surrogate" and the like for escapes that are no Unicode.
         ErrorCode::NotUnicode
     } else {
         ErrorCode::Malformed
     };
-    let mut refused = Refused::new(code, text.clone());
-    if !pointer.is_empty() {
-        refused.fields.push(reedi_protocol::resource::FieldError { pointer, detail: text });
-    }
-    refused
+    let refused = Refused::new(code, text);
+    if pointer.is_empty() { refused } else { refused.at(&pointer) }
+}
+
+/// Whether what stands at `pointer` has the type that is wanted there and only its value is none: a word that an
+/// enumeration does not know, or a number out of its range. serde tells that from other types by the first words of
+/// `text` alone, and takes an object for an enumeration too.
+fn is_of_its_type(text: &str, json: &[u8], pointer: &str) -> bool {
+    let is_plain = |json: serde_json::Value| {
+        json.pointer(pointer).is_some_and(|value| value.is_string() || value.is_number())
+    };
+    (text.starts_with("unknown variant") || text.starts_with("invalid value"))
+        && serde_json::from_slice(json).is_ok_and(is_plain)
 }
 
 #[derive(Serialize)]
@@ -147,7 +157,7 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
     match event {
         name::SEND_MESSAGE => {
             let conversation = in_conversation(data)?;
-            let sent = send_message::run(edge, account, conversation, parse(data)?, None).await?;
+            let sent = send_message::acknowledge(edge, account, conversation, parse(data)?, None).await?;
             let message = sent.message;
             Ok(Answer::with(SentAnswer {
                 message_id: message.message_id,
@@ -180,7 +190,9 @@ async fn dispatch(edge: &Arc<Edge>, session: &Arc<Session>, event: &str, data: &
         name::AUTHENTICATE => authenticate_again(edge, session, data).await,
         name::RESUME => {
             edge.admission.command(account, edge.clock.now()).await?;
-            resume::run(edge, session, &parse::<command::Resume>(data)?).await
+            // Each of its fields may be absent, and so may all of it.
+            let asked = if data == RawValue::NULL.get() { command::Resume::default() } else { parse(data)? };
+            resume::run(edge, session, &asked).await
         }
         _ => fleeting_command(edge, session, event, data).await,
     }
@@ -232,4 +244,46 @@ async fn authenticate_again(edge: &Edge, session: &Session, data: &str) -> Outco
     }
     session.renew(identity.expires_at);
     Ok(Answer::with(serde_json::json!({ "userId": identity.account, "expiresAt": identity.expires_at })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reedi_protocol::command::{SendMessage, SetRole, UpdateConversation};
+    use reedi_protocol::resource::Settings;
+
+    /// How a text is refused as a `T`, and where.
+    fn refusal<T: DeserializeOwned>(json: &str) -> (ErrorCode, Option<String>) {
+        let refused = from_json::<T>(json.as_bytes()).err().expect("refused");
+        (refused.code, refused.refusal().pointer)
+    }
+
+    #[test]
+    fn a_value_that_is_none_of_its_type_is_no_mistake_of_form() {
+        let at = |pointer: &str| (ErrorCode::InvalidValue, Some(pointer.to_owned()));
+        assert_eq!(refusal::<SendMessage>(r#"{"content":"a","messageType":"sticker"}"#), at("/messageType"));
+        assert_eq!(
+            refusal::<SendMessage>(r#"{"content":"a","messageType":"surrogate"}"#),
+            at("/messageType")
+        );
+        assert_eq!(refusal::<SetRole>(r#"{"role":"owner"}"#), at("/role"));
+        assert_eq!(refusal::<UpdateConversation>(r#"{"expiresAfter":-1}"#), at("/expiresAfter"));
+        assert_eq!(refusal::<command::Resume>(r#"{"cursors":{"a/b":-1}}"#), at("/cursors/a~1b"));
+        let settings = r#"{"messagesFrom":"friends","readReceipts":true,"presence":"nobody"}"#;
+        assert_eq!(refusal::<Settings>(settings), at("/messagesFrom"));
+    }
+
+    #[test]
+    fn another_type_a_missing_field_and_no_json_are_malformed() {
+        let at = |pointer: &str| (ErrorCode::Malformed, Some(pointer.to_owned()));
+        assert_eq!(refusal::<SetRole>(r#"{"role":{"owner":1}}"#), at("/role"));
+        assert_eq!(refusal::<SetRole>(r#"{"role":7}"#), at("/role"));
+        assert_eq!(refusal::<SetRole>(r#"{"role":null}"#), at("/role"));
+        assert_eq!(refusal::<UpdateConversation>(r#"{"expiresAfter":"soon"}"#), at("/expiresAfter"));
+        assert_eq!(refusal::<UpdateConversation>(r#"{"expiresAfter":3600.5}"#), at("/expiresAfter"));
+        assert_eq!(refusal::<SetRole>("{}"), (ErrorCode::Malformed, None));
+        assert_eq!(refusal::<SetRole>(r#"{"role":"owner""#), at("/role"), "it does not end");
+        let (code, _) = refusal::<SetRole>(r#"{"role":"\ud800"}"#);
+        assert_eq!(code, ErrorCode::NotUnicode);
+    }
 }

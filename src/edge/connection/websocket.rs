@@ -13,7 +13,6 @@ use crate::edge::session::{Close, Next, OutFrame};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use reedi_protocol::command::{Authenticate, name};
-use reedi_protocol::event::ServerEvent;
 use reedi_protocol::frame::{self, CommandFrame};
 use reedi_protocol::{CloseCode, ErrorCode, limits};
 use std::future::Future;
@@ -309,7 +308,7 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
             let refused =
                 counted.err().unwrap_or_else(|| Refused::new(ErrorCode::Malformed, error.to_string()));
             edge.metrics.refused(refused.code);
-            session.push(crate::edge::wire::encode(&ServerEvent::from(refused.refusal())));
+            session.push(crate::edge::wire::encode(&refused.refusal().into_event(None)));
             return Ok(None);
         }
     };
@@ -322,7 +321,7 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
         let session = session.clone();
         async move {
             let answer = socket::handle(&edge, &session, &event, &data, None).await;
-            answer_frame(ack, &answer)
+            answer_frame(ack, &event, &answer)
         }
     };
     if !patient {
@@ -342,11 +341,11 @@ fn begin(present: &Present, text: &str) -> Result<Option<Command>, Close> {
 }
 
 /// The frame that answers a command; without an `ack` number only a refusal is told, as an error.
-fn answer_frame(ack: Option<u64>, answer: &Answer) -> Option<OutFrame> {
+fn answer_frame(ack: Option<u64>, command: &str, answer: &Answer) -> Option<OutFrame> {
     let text = match (ack, answer.refusal()) {
         (Some(ack), _) => frame::encode_answer(ack, answer.text()),
         (None, None) => return None,
-        (None, Some(refusal)) => frame::encode_event(&ServerEvent::from(refusal.clone())),
+        (None, Some(refusal)) => frame::encode_event(&refusal.clone().into_event(Some(command))),
     };
     Some(OutFrame { text: Bytes::from(text), place: None })
 }

@@ -1,7 +1,7 @@
 //! Lists: an account's conversations, by latest activity.
 
 use super::history::{page_size, resources};
-use super::{behind, floor};
+use super::{before, behind, floor};
 use crate::edge::answer_room::{ReadUnderWay, page_bytes, participants_bytes};
 use crate::edge::refused::{Outcome, Refused};
 use crate::edge::view::View;
@@ -18,6 +18,13 @@ use reedi_protocol::{AccountId, Checkpoint, ConversationKey, Position, Timestamp
 pub const INBOX_PAGE: usize = 1_000;
 /// Conversations read at once for one list.
 const AT_ONCE: usize = 8;
+/// Messages looked at first to find the last that an account sees: a few, since the newest may be hidden from it.
+const LAST_STEP: usize = 4;
+/// Messages looked at in each further step, where all before were hidden. They come with their content: [`AT_ONCE`] steps
+/// hold 16 MiB of it at the most.
+const LAST_STEP_ON: usize = 32;
+/// Steps after which none is shown: who has hidden the newest 292 messages sees no last one.
+const LAST_STEPS: usize = 10;
 /// What is told instead of a count beyond [`limits::UNREAD_EXACT`].
 const UNREAD_MANY: u32 = limits::UNREAD_EXACT + 1;
 /// Messages looked at in one step of counting: twice as many as are counted, since one's own do not count.
@@ -172,13 +179,26 @@ async fn entry(
 }
 
 /// The newest message that the account sees.
-async fn last(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -> StoreResult<Option<Message>> {
-    // A few, since the newest may be hidden from this account.
-    let newest = edge.store.messages(row.conversation, range, Order::NewestFirst, 4).await?;
-    Ok(resources(edge, account, row.conversation, &newest).await?.into_iter().next())
+async fn last(
+    edge: &Edge,
+    account: AccountId,
+    row: &InboxRow,
+    mut range: Range,
+) -> StoreResult<Option<Message>> {
+    let mut most = LAST_STEP;
+    for _ in 0..LAST_STEPS {
+        let step = edge.store.messages(row.conversation, range, Order::NewestFirst, most).await?;
+        let seen = resources(edge, account, row.conversation, &step).await?.into_iter().next();
+        match step.last() {
+            Some(oldest) if seen.is_none() && step.len() >= most => range.before = oldest.row.position,
+            _ => return Ok(seen),
+        }
+        most = LAST_STEP_ON;
+    }
+    Ok(None)
 }
 
-/// Messages of others after what the account has read: exact to 99, [`UNREAD_MANY`] for more.
+/// Messages of others after what the account has read and not hidden: exact to 99, [`UNREAD_MANY`] for more.
 async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -> StoreResult<u32> {
     let head = row.head.map_or(Position::START, |(position, _)| position);
     if head <= row.read {
@@ -191,11 +211,43 @@ async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -
     let mut count = 0;
     for _ in 0..UNREAD_STEPS {
         let step = edge.store.outlines(row.conversation, range, UNREAD_STEP).await?;
-        count += step.iter().filter(counts).count() as u32;
-        match step.last() {
-            Some(last) if step.len() >= UNREAD_STEP && count < UNREAD_MANY => range.after = last.position,
-            _ => return Ok(count.min(UNREAD_MANY)),
+        let (Some(first), Some(last)) = (step.first(), step.last()) else { return Ok(count) };
+        let looked_at = Range { after: before(first.position), before: behind(last.position) };
+        let hidden = edge.store.hidden(row.conversation, account, looked_at).await?;
+        count += step.iter().filter(counts).filter(|m| !hidden.contains(&m.position)).count() as u32;
+        if step.len() < UNREAD_STEP || count >= UNREAD_MANY {
+            return Ok(count.min(UNREAD_MANY));
         }
+        range.after = last.position;
     }
     Ok(UNREAD_MANY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use reedi_protocol::ErrorCode;
+
+    proptest! {
+        #[test]
+        fn a_cursor_names_the_place_that_it_was_written_of(ms: u64, conversation: u64) {
+            let place = (Timestamp::from_millis(ms), ConversationKey::from_u64(conversation));
+            prop_assert_eq!(parse_cursor(&write_cursor(place)), Ok(place));
+        }
+
+        #[test]
+        fn any_text_is_a_cursor_or_is_refused(
+            text: String, bytes in proptest::collection::vec(any::<u8>(), 14..19)
+        ) {
+            let encoded = URL_SAFE_NO_PAD.encode(&bytes);
+            prop_assert_eq!(parse_cursor(&encoded).is_ok(), bytes.len() == 16);
+            for text in [text, encoded] {
+                match parse_cursor(&text) {
+                    Ok(place) => prop_assert_eq!(parse_cursor(&write_cursor(place)), Ok(place)),
+                    Err(refused) => prop_assert_eq!(refused.code, ErrorCode::InvalidValue),
+                }
+            }
+        }
+    }
 }

@@ -6,16 +6,19 @@ use crate::edge::authenticate::Identity;
 use crate::edge::command::socket::from_json;
 use crate::edge::refused::Refused;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
 use http_body_util::BodyExt;
 use reedi_protocol::{ErrorCode, frame, limits};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::Segment;
+use std::error::Error as _;
 use std::time::Duration;
 
 /// What of a body that is too large is read and thrown away, in bytes: a connection closed over unread
@@ -137,16 +140,37 @@ async fn collect(mut body: Body) -> Result<Option<Bytes>, axum::Error> {
     Ok((seen <= limits::FRAME_BYTES).then(|| whole.freeze()))
 }
 
-/// A query string, refused with what is wrong with it.
+/// A query string, refused with what is wrong with it. A parameter without a value is as one that is absent.
 pub struct Query<T>(pub T);
 
 impl<S: Sync, T: DeserializeOwned + 'static> FromRequestParts<S> for Query<T> {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        axum::extract::Query::try_from_uri(&parts.uri)
+        let is_given = |pair: &&str| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty());
+        let query = parts.uri.query().unwrap_or_default();
+        let given = query.split('&').filter(is_given).collect::<Vec<_>>().join("&");
+        // Some of the pairs of a URI make one.
+        let given = Uri::try_from(format!("/?{given}")).unwrap_or_default();
+        axum::extract::Query::try_from_uri(&given)
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|error| Refused::invalid("?", error.body_text()))
+            .map_err(|error| Refused::invalid(&format!("?{}", parameter(&error)), error.body_text()))
+    }
+}
+
+/// The parameter that cannot be read; nothing where it is no single one.
+fn parameter(error: &QueryRejection) -> &str {
+    type AtPath = serde_path_to_error::Error<serde::de::value::Error>;
+    let mut cause = error.source();
+    let at = std::iter::from_fn(|| {
+        let this = cause?;
+        cause = this.source();
+        Some(this)
+    })
+    .find_map(|error| error.downcast_ref::<AtPath>());
+    match at.and_then(|at| at.path().iter().next()) {
+        Some(Segment::Map { key }) => key.as_str(),
+        _ => "",
     }
 }
 
@@ -212,7 +236,7 @@ impl IntoResponse for NoContent {
 mod tests {
     use super::*;
     use futures_util::stream;
-    use reedi_protocol::command::EditMessage;
+    use reedi_protocol::command::{DeleteMessage, DeleteScope, EditMessage};
     use std::convert::Infallible;
 
     fn request(body: Body) -> Request {
@@ -245,6 +269,45 @@ mod tests {
     async fn a_body_without_end_is_too_large() {
         let endless = stream::repeat_with(|| Ok::<_, Infallible>(Bytes::from(vec![b' '; 65_536])));
         assert_eq!(refusal(Body::from_stream(endless)).await, ErrorCode::TooLarge);
+    }
+
+    #[derive(Debug, PartialEq, serde::Deserialize)]
+    struct Asked {
+        after: Option<u64>,
+        limit: Option<usize>,
+        cursor: Option<String>,
+    }
+
+    async fn queried<T: DeserializeOwned + 'static>(query: &str) -> Result<T, Refused> {
+        let request = Request::builder().uri(format!("/events?{query}")).body(()).unwrap();
+        let (mut parts, ()) = request.into_parts();
+        Query::from_request_parts(&mut parts, &()).await.map(|Query(asked)| asked)
+    }
+
+    #[tokio::test]
+    async fn a_parameter_without_a_value_is_absent() {
+        let nothing = Asked { after: None, limit: None, cursor: None };
+        for query in ["", "after=&limit=&cursor=", "after&limit&cursor", "&&=&", "other=1"] {
+            assert_eq!(queried::<Asked>(query).await.as_ref(), Ok(&nothing), "{query}");
+        }
+        let some = queried::<Asked>("cursor=a%3D%26b=&limit=&after=7").await;
+        assert_eq!(some, Ok(Asked { after: Some(7), limit: None, cursor: Some("a=&b=".into()) }));
+        let scope = queried::<DeleteMessage>("scope=").await.map(|asked| asked.scope);
+        assert_eq!(scope, Ok(DeleteScope::Everyone));
+    }
+
+    #[tokio::test]
+    async fn a_parameter_that_cannot_be_read_is_named() {
+        let pointers = |refused: Refused| refused.fields.into_iter().map(|field| field.pointer);
+        for (query, pointer) in
+            [("limit=abc", "?limit"), ("limit=5&after=-1", "?after"), ("limit=5&limit=6", "?")]
+        {
+            let refused = queried::<Asked>(query).await.unwrap_err();
+            assert_eq!(refused.code, ErrorCode::InvalidValue);
+            assert_eq!(pointers(refused).collect::<Vec<_>>(), [pointer], "{query}");
+        }
+        let refused = queried::<DeleteMessage>("scope=all").await.unwrap_err();
+        assert_eq!(pointers(refused).collect::<Vec<_>>(), ["?scope"]);
     }
 
     #[tokio::test]

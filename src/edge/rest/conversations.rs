@@ -42,13 +42,7 @@ pub async fn list(
     Reader(me): Reader,
     Query(query): Query<ListQuery>,
 ) -> Outcome<Page<ConversationList>> {
-    let (reading, page) = lists::get(
-        &api.edge,
-        me.account,
-        query.cursor.as_deref().filter(|cursor| !cursor.is_empty()),
-        query.limit,
-    )
-    .await?;
+    let (reading, page) = lists::get(&api.edge, me.account, query.cursor.as_deref(), query.limit).await?;
     Ok(Page(reading, page))
 }
 

@@ -17,7 +17,7 @@ use crate::runtime::metrics::Metrics;
 use crate::runtime::trace_context::TraceContext;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -79,7 +79,13 @@ pub fn router(api: Api) -> Router {
 pub fn cors(origins: &Origins) -> CorsLayer {
     let layer = CorsLayer::new()
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-        .allow_headers([AUTHORIZATION, CONTENT_TYPE, HeaderName::from_static("idempotency-key")])
+        .allow_headers([
+            AUTHORIZATION,
+            CONTENT_TYPE,
+            HeaderName::from_static("idempotency-key"),
+            HeaderName::from_static("traceparent"),
+        ])
+        .expose_headers([ALLOW, RETRY_AFTER, WWW_AUTHENTICATE])
         .max_age(std::time::Duration::from_secs(3_600));
     match origins {
         Origins::Any => layer.allow_origin(tower_http::cors::Any),

@@ -14,7 +14,6 @@ use crate::edge::session::{Close, Next, PATIENT_MOST};
 use crate::edge::wire::encode;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use reedi_protocol::event::ServerEvent;
 use reedi_protocol::{CloseCode, ErrorCode};
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -39,7 +38,13 @@ const ASK_AGAIN: Duration = Duration::from_millis(2);
 const ASK_AGAIN_MOST: Duration = Duration::from_millis(50);
 
 /// What is written to a client in answer.
-type Reply = (Option<i64>, Answer);
+struct Reply {
+    ack: Option<i64>,
+    /// What is answered, where it was a command.
+    command: Option<String>,
+    answer: Answer,
+}
+
 type Command = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
 /// How a conversation ends.
@@ -142,17 +147,20 @@ fn begin(present: &Present, asking: Asking) -> Command {
         socket::arrives(&edge, &session, event);
     }
     Box::pin(async move {
-        let answer = match asking.asked {
-            Asked::Command { event, data } => socket::handle(&edge, &session, &event, data.get(), None).await,
+        let (command, answer) = match asking.asked {
+            Asked::Command { event, data } => {
+                let answer = socket::handle(&edge, &session, &event, data.get(), None).await;
+                (Some(event), answer)
+            }
             Asked::Refused(refused) => {
                 let refused = session.no_command(edge.uptime_ms()).err().unwrap_or(refused);
                 edge.metrics.refused(refused.code);
-                Answer::from(&refused)
+                (None, Answer::from(&refused))
             }
             // Never put into the inbox: it ends the session.
-            Asked::TooLarge => Answer::from(&Refused::from(ErrorCode::TooLarge)),
+            Asked::TooLarge => (None, Answer::from(&Refused::from(ErrorCode::TooLarge))),
         };
-        (asking.ack, answer)
+        Reply { ack: asking.ack, command, answer }
     })
 }
 
@@ -220,12 +228,12 @@ impl Pen {
     }
 
     /// Answers a command; where nobody waits for it only a refusal is told, as an error.
-    async fn reply(&self, (ack, answer): Reply) -> Result<(), End> {
+    async fn reply(&self, Reply { ack, command, answer }: Reply) -> Result<(), End> {
         let within = Instant::now() + WRITE_WITHIN;
         match (ack, answer.refusal()) {
             (Some(_), _) => self.insist(within, || self.sender(ack).send(answer.text())).await,
             (None, Some(refusal)) => {
-                let event = encode(&ServerEvent::from(refusal.clone()));
+                let event = encode(&refusal.clone().into_event(command.as_deref()));
                 self.events(std::iter::once(&event.text[..])).await
             }
             (None, None) => Ok(()),

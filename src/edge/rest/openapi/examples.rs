@@ -164,7 +164,6 @@ fn message() -> Message {
         position: position(),
         previous_position: None,
         reply_to_id: None,
-        media_id: None,
         client_message_id: Some(CLIENT_MESSAGE_ID.into()),
         edited_at: None,
         deleted_at: None,

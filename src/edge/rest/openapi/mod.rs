@@ -57,11 +57,11 @@ Direct and group messages over REST. What happens is told on the socket (`docs/e
 commands can be given there.
 
 **Requests** are JSON of at most 256 KiB, nested at most 32 deep, in `application/json` or a `+json` type.
-Unknown fields are ignored. A missing field, one of another type and an unknown word of an enumeration are
-400 `malformed`; a value that has the right shape and cannot be accepted is 422 `invalid_value`. Both name
-the place in `errors`: a JSON pointer into the body, `?name` for a query parameter (`?` where the query
-cannot be read at all), or the bare name of a path parameter or header. The head of a request has at most 16
-KiB, a token 8 KiB, a body 30 s to arrive.
+Unknown fields are ignored. A missing field and one of another type are 400 `malformed`; a value that has
+the right type and cannot be accepted, an unknown word of an enumeration too, is 422 `invalid_value`. Both
+name the place in `errors`: a JSON pointer into the body, `?name` for a query parameter (`?` where one is
+given twice), or the bare name of a path parameter or header. A query parameter without a value is as one
+that is absent. The head of a request has at most 16 KiB, a token 8 KiB, a body 30 s to arrive.
 
 **Tokens** are JSON Web Tokens (HS256, or RS256, ES256 and EdDSA by the server's key set) whose `sub` is the
 account's UUID. `exp` is needed; it and `nbf` have 30 s of leeway. `device_id` (1 to 127) is optional.

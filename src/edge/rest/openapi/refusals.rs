@@ -33,7 +33,7 @@ pub(super) fn of(operation: &str) -> Option<Vec<ErrorCode>> {
         "searchPeople" => &[TOKEN, &[RateLimited]],
         "getPerson" => &[TOKEN, NAMED, READ],
         "getSettings" => &[TOKEN, READ, STORE],
-        "putSettings" => &[TOKEN, BODY, &[RateLimited], STORE],
+        "putSettings" => &[TOKEN, BODY, &[InvalidValue, RateLimited], STORE],
         "listBlocks" => &[TOKEN, READ, STORE],
         "getBlock" | "deleteBlock" => &[TOKEN, NAMED, READ, STORE],
         "putBlock" => &[TOKEN, &[NotUnicode, InvalidValue, RateLimited], STORE],
@@ -122,8 +122,9 @@ fn example(code: ErrorCode) -> Refused {
         RateLimited => Refused::rate_limited(1_400),
         ClientMessageIdTime => Refused {
             server_time: Some(Timestamp::from_millis(super::examples::NOW_MS)),
-            ..Refused::from(code)
+            ..Refused::from(code).at("/clientMessageId")
         },
+        GroupFull => Refused::from(code).at("/participantIds"),
         OutcomeUnknown => Refused::outcome_unknown(),
         RecipientUnavailable => Refused::recipient_unavailable(),
         code => Refused::from(code),
