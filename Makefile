@@ -13,7 +13,8 @@ SECONDS_OF_FAULTS ?= 600
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 CARGO_DENY_VERSION := 0.20.2
-# Of everything that is built with the profile `simulate`, so that what simulation and chaos share is built once.
+# Of everything that is built with the profile `simulate`, so that simulation and chaos share all but `reedi` itself: what
+# runs as a process has none of the simulated parts.
 SIMULATE_FLAGS := --cfg tokio_unstable
 
 help: ## what can be made
@@ -34,7 +35,8 @@ test: have-cargo ## every test, with the real components (installs them into .ca
 	@exec tests/run
 
 bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BACKEND=embedded|cluster, BENCH_ARGS=--help
-	@cargo build --release --locked -p reedi -p reedi-loadtest
+	@cargo build --release --locked --bin reedi
+	cargo build --release --locked -p reedi-loadtest
 	if [ "$(BACKEND)" = cluster ]; then tests/components/install.sh; fi
 	# Ten thousand sockets are as many open files.
 	ulimit -n "$$(ulimit -Hn)"
