@@ -49,6 +49,7 @@ pub enum ServerEvent {
         message_id: MessageId,
         conversation_id: ConversationId,
         /// For whom: what is deleted for oneself leaves the history, what is deleted for everyone stays as a tombstone.
+        #[serde(default)]
         scope: DeleteScope,
         deleted_by: AccountId,
         deleted_at: Timestamp,

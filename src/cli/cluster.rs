@@ -34,9 +34,7 @@ pub fn run(role: &str, matches: &ArgMatches) -> Result<(), String> {
 
 pub fn migrate(matches: &ArgMatches) -> Result<(), String> {
     let config = super::effective(matches)?.config;
-    if config.cql.contact_points.is_none() {
-        return Err("REEDI_CQL_CONTACT_POINTS is needed: where is the store?".into());
-    }
+    config.check_store().map_err(|error| error.to_string())?;
     telemetry::start(config.process.log_format, &config.process.log_level).map_err(|e| e.to_string())?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -88,13 +88,14 @@ fn add(
                 joined_at: now,
             });
             added.push(*account);
+            // At once: each is looked for among all, and a request may name thousands.
+            if after.members.len() > members_most {
+                return Err(ErrorCode::GroupFull);
+            }
         }
     }
     if added.is_empty() {
         return Ok(Verdict::Nothing);
-    }
-    if after.members.len() > members_most {
-        return Err(ErrorCode::GroupFull);
     }
     Ok(Verdict::Append(Change::Added { accounts: added }, after))
 }

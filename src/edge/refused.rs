@@ -132,6 +132,7 @@ impl From<StoreError> for Refused {
 
 impl From<AppendError> for Refused {
     fn from(error: AppendError) -> Self {
+        tracing::debug!(%error, "the log did not take what a client sent");
         match error {
             AppendError::Unavailable(_) | AppendError::Full | AppendError::Fenced(_) => Self::new(
                 ErrorCode::LogUnavailable,
@@ -147,7 +148,8 @@ impl From<AppendError> for Refused {
 }
 
 impl From<ReadError> for Refused {
-    fn from(_: ReadError) -> Self {
+    fn from(error: ReadError) -> Self {
+        tracing::debug!(%error, "the log cannot say what became of what a client sent");
         Self::outcome_unknown()
     }
 }

@@ -1,4 +1,5 @@
-//! Measuring the log's clock (rule P4), which every role goes by: once for each process.
+//! Measuring the log's clock (rule P4), which every role goes by: for the whole process, and by a writer that must not
+//! wait for that.
 
 use super::{Log, LogPort};
 use crate::runtime::clock::{LogClock, Moment};
@@ -14,10 +15,11 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// The log is asked so often for one measurement, unless it answers at once: a time is as exact as its answer was
 /// quick, and who came first to which edge is judged by clocks of different edges.
 const ASKED_MOST: usize = 5;
-/// A quartz that is off by 100 ppm drifts 3 ms in 30 s, which rule P4 asks for: it is also how a process learns whether
-/// the log answers.
+/// How often the log's time is measured (rule P4): a quartz that is off by 100 ppm drifts 3 ms in this time.
+const MEASURE_EVERY: Duration = Duration::from_secs(30);
+/// How often the log is asked whether it answers, which is what readiness goes by.
 const AGAIN_WHEN_THERE: Duration = Duration::from_secs(2);
-/// Until the log's time is known nothing is appended nor stored: it is asked soon again.
+/// Until the log's time is known no message is appended nor stored: it is asked soon again.
 const AGAIN_WHEN_AWAY: Duration = Duration::from_secs(1);
 /// An answer that is quick enough.
 const AT_ONCE: Duration = Duration::from_millis(1);
@@ -65,8 +67,16 @@ pub fn again_after(answered: bool) -> Duration {
 
 /// Measures for as long as it is polled, and tells `answers` whether the log does.
 pub async fn keep_measuring(log: Log, clock: LogClock, metrics: Metrics, answers: watch::Sender<bool>) {
+    let mut measured: Option<Instant> = None;
     loop {
-        let answered = measure(&log, &clock, &metrics).await;
+        let is_due = !clock.is_known() || measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
+        let answered = if is_due {
+            let answered = measure(&log, &clock, &metrics).await;
+            measured = answered.then(Instant::now).or(measured);
+            answered
+        } else {
+            tokio::time::timeout(ANSWER_WITHIN, log.now()).await.is_ok_and(|answer| answer.is_ok())
+        };
         answers.send_if_modified(|answers| std::mem::replace(answers, answered) != answered);
         tokio::time::sleep(again_after(answered)).await;
     }

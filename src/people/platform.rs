@@ -9,8 +9,9 @@
 //! | `GET /users/<uuid>` | 200 `{"userId", "username", "displayName"}`, or 404 if there is nobody |
 //! | `GET /users/<follower>/follows/<followee>` | 200 `{"follows": true}` or `{"follows": false}`; 404 if there is no such person |
 //!
-//! Anything else counts as the platform being away: then answers up to a day old serve, and after a
-//! failure it is left alone for 5 s, so that nobody waits for it in vain again and again.
+//! No answer, 5xx, 401 and 429 count as the platform being away: then answers up to a day old serve, and it is left alone for
+//! 5 s, so that nobody waits for it in vain again and again. 403 and 408 are told in the log; any other answer is of the one
+//! question alone. Operators read this in `docs/operations.md`.
 
 use super::cache::AnswerCache;
 use super::{PeopleError, PeoplePort, beginning};

@@ -71,9 +71,7 @@ pub async fn start(config: Config, roles: Roles, shutdown: Shutdown) -> Result<M
     nats_part.lacks("not looked for yet: the store is first, for it knows which log is ours");
     let config = process.config.clone();
     let store = Store::Cql(connect_store(&config, &process.clock, &store_part).await?);
-    let epoch = current_epoch(&store, config.division.log_slices.count(), &store_part).await?;
-    let watermarks = watermarks(&store, &store_part).await;
-    let (log, link, ownership) = connect_nats(&config, &watermarks, &epoch, &nats_part).await?;
+    let (log, link, ownership) = log_of(&config, &store, &store_part, &nats_part).await?;
     let watching = watch_parts(store.clone(), log.clone(), link.clone(), store_part, nats_part);
     process.shutdown.supervise("the watch on outside parts", tokio::spawn(watching));
     let edge = match roles.edge {
@@ -145,6 +143,30 @@ async fn watermarks(store: &Store, part: &Part) -> Vec<(Shard, Position)> {
     }
 }
 
+/// The log that the store knows of, once it can be used.
+async fn log_of(
+    config: &Config,
+    store: &Store,
+    store_part: &Part,
+    nats_part: &Part,
+) -> Result<(NatsLog, NatsLink, NatsOwnership), RoleError> {
+    let mut backoff = Backoff::for_parts();
+    loop {
+        // Read anew each time: a store that was put back names an earlier place.
+        let epoch = current_epoch(store, config.division.log_slices.count(), store_part).await?;
+        let watermarks = watermarks(store, store_part).await;
+        match connect_nats(config, &watermarks, &epoch, nats_part).await {
+            // A person has to mend it, and finds out here why; a process that ends would be started again and again.
+            Err(RoleError::NatsLog(error @ (NatsLogError::Fenced(_) | NatsLogError::Stream { .. }))) => {
+                tracing::error!(%error, "the log cannot be used; looking again until it can");
+                nats_part.lacks(format!("{error}; looking again"));
+                tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
 async fn connect_nats(
     config: &Config,
     watermarks: &[(Shard, Position)],
@@ -162,19 +184,7 @@ async fn connect_nats(
         max_bytes: config.nats.max_bytes.bytes(),
         append_connections: 1,
     };
-    let mut backoff = Backoff::for_parts();
-    let log = loop {
-        match NatsLog::connect(log_config.clone(), epoch.epoch, &epoch.incarnations, watermarks).await {
-            Ok(log) => break log,
-            // A person has to mend it, and finds out here why; a process that ends would be started again and again.
-            Err(error @ (NatsLogError::Fenced(_) | NatsLogError::Stream { .. })) => {
-                tracing::error!(%error, "the log cannot be used; looking again until it can");
-                part.lacks(error.to_string());
-                tokio::time::sleep(backoff.next().unwrap_or(LOOK_EVERY)).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
+    let log = NatsLog::connect(log_config, epoch.epoch, &epoch.incarnations, watermarks).await?;
     let link = NatsLink::connect(&nats, namespace.clone()).await?;
     let ownership_config =
         NatsOwnershipConfig { nats, namespace, replicas: config.nats.replicas, epoch: epoch.epoch };

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// How far the system's clock and the monotonic one may move apart between two measurements, before it counts as a
-/// pause of the machine that the monotonic one slept through. Slewing by NTP is at most 500 ppm: 1 ms in
-/// the 2 s between them.
+/// pause of the machine that the monotonic one slept through. Slewing by NTP is at most 500 ppm: 15 ms in
+/// the 30 s between them.
 const MOVED_APART: Duration = Duration::from_secs(3);
 
 /// What time it is at the log: this process's monotonic clock and an offset measured against the log

@@ -1,6 +1,7 @@
 //! Coming in, staying and being sent away: tokens, devices, limits, draining.
 
 use crate::support::backend::SECRET;
+use crate::support::cluster::WITHIN;
 use crate::support::person::{Answer, Scene, now_ms, token};
 use crate::support::session::{Session, try_open};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -12,6 +13,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -160,12 +162,17 @@ async fn an_edge_that_has_left_holds_nobody(scene: Scene) {
     // Nothing of it runs once it has left.
     leaving.leave().await;
     let edge = scene.cluster.edges[0].member().edge.clone().expect("an edge");
-    let presence = loop {
-        // Of a busy machine Redis may answer too late, and the next time it does.
-        if let [Ok(presence)] = edge.presence.look(&[bob.account], edge.clock.now()).await[..] {
-            break presence;
+    let presence = async {
+        loop {
+            // Of a busy machine Redis may answer too late, and the next time it does.
+            if let [Ok(presence)] = edge.presence.look(&[bob.account], edge.clock.now()).await[..] {
+                return presence;
+            }
+            // sleeps: between two looks
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
+    let presence = timeout(WITHIN, presence).await.expect("Redis answers");
     assert!(!presence.online, "{presence:?}");
     looking.event("user_status_change", of_bob("offline")).await;
     assert_eq!(session.closed().await.code, Some(1012));

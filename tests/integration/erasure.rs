@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// Of the service's own time only this much, since nobody waits minutes for a test.
-const ERASE_AFTER: Duration = Duration::from_secs(2);
+const ERASE_AFTER: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn embedded() {

@@ -146,7 +146,6 @@ async fn a_repeat_shows_when_the_message_was_to_end(scene: Scene) {
     assert_eq!(again.body, first.body);
 }
 
-/// Nothing else is told: a new message is refused as everywhere that one cannot see.
 async fn a_repeat_shows_what_became_of_the_message(scene: Scene) {
     let [alice, bob] = scene.people();
     let group = alice.group(&[&bob]).await;
@@ -177,6 +176,7 @@ async fn a_repeat_shows_what_became_of_the_message(scene: Scene) {
     assert_eq!(again.body, first.body);
 }
 
+/// Nothing else is told: a new message is refused as everywhere that one cannot see.
 async fn who_has_left_hears_of_what_was_sent_before(scene: Scene) {
     let [alice, bob, eve] = scene.people();
     let group = alice.group(&[&bob]).await;

@@ -47,8 +47,9 @@ mod real {
         let log = Proxy::to(first(nats).trim_start_matches("nats://").to_owned()).await;
         store.open.send_replace(false);
         log.open.send_replace(false);
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|taken| taken.local_addr()).expect("a port").port();
+        // Below those that connections go out from, so that none of them takes it in between.
+        let port = (20_000..30_000).rev().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        let port = port.expect("a free port");
         let config = backend.config(&[
             ("cql_contact_points", &store.address),
             ("cql_keyspace", &format!("{name}_late")),

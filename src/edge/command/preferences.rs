@@ -136,12 +136,19 @@ impl Edge {
         }
     }
 
-    /// Whether `from` may message every one of `to`.
+    /// Whether `from` may message every one of `to`, for a command that is counted: more than are asked about at once count
+    /// as more commands.
     ///
     /// # Errors
-    /// Not one of them, or as for [`Self::may_message`].
+    /// Not one of them, too many commands, or as for [`Self::may_message`].
     pub async fn may_message_all(&self, from: AccountId, to: &[AccountId]) -> Outcome<()> {
-        all_may(to.iter().copied().map(move |account| self.may_message(from, account))).await
+        for (n, some) in to.chunks(ASKED_AT_ONCE).enumerate() {
+            if n > 0 {
+                self.admission.command(from, self.clock.now()).await?;
+            }
+            all_may(some.iter().copied().map(move |account| self.may_message(from, account))).await?;
+        }
+        Ok(())
     }
 
     async fn judge_may_message(&self, from: AccountId, to: AccountId) -> Outcome<bool> {

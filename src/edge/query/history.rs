@@ -52,8 +52,7 @@ pub fn page_size(limit: Option<usize>) -> Outcome<usize> {
 
 fn parse(conversation: ConversationKey, query: &Query) -> Outcome<Around> {
     let place = |text: &str, pointer| place_in(conversation, text, pointer, "a message of this conversation");
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    match (&given(&query.before), &given(&query.after), &given(&query.around)) {
+    match (&query.before, &query.after, &query.around) {
         (None, None, None) => Ok(Around::Newest),
         (Some(text), None, None) => Ok(Around::Before(place(text, "?before")?)),
         (None, Some(text), None) => Ok(Around::After(place(text, "?after")?)),

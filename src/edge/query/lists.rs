@@ -18,13 +18,10 @@ use reedi_protocol::{AccountId, Checkpoint, ConversationKey, Position, Timestamp
 pub const INBOX_PAGE: usize = 1_000;
 /// Conversations read at once for one list.
 const AT_ONCE: usize = 8;
-/// Messages looked at first to find the last that an account sees: a few, since the newest may be hidden from it.
+/// Messages looked at together to find the last that an account sees: a few, since the newest may be hidden from it.
 const LAST_STEP: usize = 4;
-/// Messages looked at in each further step, where all before were hidden. They come with their content: [`AT_ONCE`] steps
-/// hold 16 MiB of it at the most.
-const LAST_STEP_ON: usize = 32;
-/// Steps after which none is shown: who has hidden the newest 292 messages sees no last one.
-const LAST_STEPS: usize = 10;
+/// Steps after which none is shown: who has hidden the newest 32 messages sees no last one. Each is read with its content.
+const LAST_STEPS: usize = 8;
 /// What is told instead of a count beyond [`limits::UNREAD_EXACT`].
 const UNREAD_MANY: u32 = limits::UNREAD_EXACT + 1;
 /// Messages looked at in one step of counting: twice as many as are counted, since one's own do not count.
@@ -185,15 +182,13 @@ async fn last(
     row: &InboxRow,
     mut range: Range,
 ) -> StoreResult<Option<Message>> {
-    let mut most = LAST_STEP;
     for _ in 0..LAST_STEPS {
-        let step = edge.store.messages(row.conversation, range, Order::NewestFirst, most).await?;
+        let step = edge.store.messages(row.conversation, range, Order::NewestFirst, LAST_STEP).await?;
         let seen = resources(edge, account, row.conversation, &step).await?.into_iter().next();
         match step.last() {
-            Some(oldest) if seen.is_none() && step.len() >= most => range.before = oldest.row.position,
+            Some(oldest) if seen.is_none() && step.len() >= LAST_STEP => range.before = oldest.row.position,
             _ => return Ok(seen),
         }
-        most = LAST_STEP_ON;
     }
     Ok(None)
 }
@@ -213,8 +208,10 @@ async fn unread(edge: &Edge, account: AccountId, row: &InboxRow, range: Range) -
         let step = edge.store.outlines(row.conversation, range, UNREAD_STEP).await?;
         let (Some(first), Some(last)) = (step.first(), step.last()) else { return Ok(count) };
         let looked_at = Range { after: before(first.position), before: behind(last.position) };
-        let hidden = edge.store.hidden(row.conversation, account, looked_at).await?;
-        count += step.iter().filter(counts).filter(|m| !hidden.contains(&m.position)).count() as u32;
+        if step.iter().any(|message| counts(&message)) {
+            let hidden = edge.store.hidden(row.conversation, account, looked_at).await?;
+            count += step.iter().filter(counts).filter(|m| !hidden.contains(&m.position)).count() as u32;
+        }
         if step.len() < UNREAD_STEP || count >= UNREAD_MANY {
             return Ok(count.min(UNREAD_MANY));
         }

@@ -24,6 +24,9 @@ use std::time::Duration;
 /// What of a body that is too large is read and thrown away, in bytes: a connection closed over unread
 /// bytes is reset, and the client would never see why.
 const DISCARD_MOST: usize = 16 << 20;
+/// Query parameters that are as good as absent where they are empty. Not `scope`: what was deleted for everyone by mistake
+/// does not come back.
+const MAY_BE_EMPTY: [&str; 5] = ["limit", "cursor", "before", "after", "around"];
 /// How long a body may take to arrive.
 const BODY_WITHIN: Duration = Duration::from_secs(30);
 
@@ -147,7 +150,10 @@ impl<S: Sync, T: DeserializeOwned + 'static> FromRequestParts<S> for Query<T> {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
-        let is_given = |pair: &&str| pair.split_once('=').is_some_and(|(_, value)| !value.is_empty());
+        let is_given = |pair: &&str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            !value.is_empty() || !MAY_BE_EMPTY.contains(&name)
+        };
         let query = parts.uri.query().unwrap_or_default();
         let given = query.split('&').filter(is_given).collect::<Vec<_>>().join("&");
         // Some of the pairs of a URI make one.
@@ -292,8 +298,10 @@ mod tests {
         }
         let some = queried::<Asked>("cursor=a%3D%26b=&limit=&after=7").await;
         assert_eq!(some, Ok(Asked { after: Some(7), limit: None, cursor: Some("a=&b=".into()) }));
-        let scope = queried::<DeleteMessage>("scope=").await.map(|asked| asked.scope);
-        assert_eq!(scope, Ok(DeleteScope::Everyone));
+        let everyone = queried::<DeleteMessage>("").await.map(|asked| asked.scope);
+        assert_eq!(everyone, Ok(DeleteScope::Everyone));
+        let refused = queried::<DeleteMessage>("scope=").await.unwrap_err();
+        assert_eq!(refused.fields[0].pointer, "?scope", "for everyone only where that is said, or nothing");
     }
 
     #[tokio::test]

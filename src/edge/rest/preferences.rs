@@ -151,10 +151,11 @@ pub async fn block(
 )]
 pub async fn unblock(
     State(api): State<Api>,
-    Reader(me): Reader,
+    Caller(me): Caller,
     Path(user): Path<String>,
 ) -> Outcome<NoContent> {
     let user_id = account_id(&user, "userId")?;
+    api.edge.admission.command(me.account, api.edge.clock.now()).await?;
     if !api.edge.store.is_blocked(me.account, user_id).await? {
         return Err(Refused::not_found());
     }

@@ -62,7 +62,7 @@ settings! {
         token_hours = "auth_token_hours": u64, in 1..=8_760, default "168",
             "Hours that a token of an own account is valid.";
         people_url = "people_url": Option<HttpUrl>, default "",
-            "Where the platform tells profiles and follows; the contract is in `src/people/platform.rs`.";
+            "Where the platform tells profiles and follows; what it has to answer stands in docs/operations.md.";
     }
 
     /// The keys of content in the clear.

@@ -31,6 +31,17 @@ impl Config {
         }
     }
 
+    /// Checks that the store of a cluster is configured.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check_store(&self) -> Result<(), ConfigErrors> {
+        match &self.cql.contact_points {
+            Some(_) => Ok(()),
+            None => Err(ConfigError::missing("cql_contact_points", IN_A_CLUSTER).into()),
+        }
+    }
+
     /// Whose accounts these are; `single` is `reedi dev`.
     #[must_use]
     pub fn accounts_of(&self, single: bool) -> AccountsOf {

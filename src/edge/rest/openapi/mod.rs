@@ -61,7 +61,7 @@ Unknown fields are ignored. A missing field and one of another type are 400 `mal
 the right type and cannot be accepted, an unknown word of an enumeration too, is 422 `invalid_value`. Both
 name the place in `errors`: a JSON pointer into the body, `?name` for a query parameter (`?` where one is
 given twice), or the bare name of a path parameter or header. A query parameter without a value is as one
-that is absent. The head of a request has at most 16 KiB, a token 8 KiB, a body 30 s to arrive.
+that is absent, but for `scope`. The head of a request has at most 16 KiB, a token 8 KiB, a body 30 s to arrive.
 
 **Tokens** are JSON Web Tokens (HS256, or RS256, ES256 and EdDSA by the server's key set) whose `sub` is the
 account's UUID. `exp` is needed; it and `nbf` have 30 s of leeway. `device_id` (1 to 127) is optional.
