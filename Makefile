@@ -34,7 +34,7 @@ run: have-cargo ## build and start the service on 127.0.0.1:8080 with everything
 test: have-cargo ## every test, with the real components (installs them into .cache)
 	@exec tests/run
 
-bench: have-cargo ## the load test; SCENARIO=idle|direct|group|storm|history, BACKEND=embedded|cluster, BENCH_ARGS=--help
+bench: have-cargo ## the load test; SCENARIO=idle|strangers|direct|group|storm|history, BACKEND=embedded|cluster, BENCH_ARGS=--help
 	@cargo build --release --locked --bin reedi
 	cargo build --release --locked -p reedi-loadtest
 	if [ "$(BACKEND)" = cluster ]; then tests/components/install.sh; fi

@@ -8,6 +8,7 @@ use crate::delivery::Delivery;
 use crate::edge::admission::Limits;
 use crate::edge::append::seal::KeyRing;
 use crate::edge::authenticate::{Signer, Verifier, VerifierError};
+use crate::edge::body_room::BodyRoom;
 use crate::edge::fair_share::FairShare;
 use crate::edge::listener::Doorway;
 use crate::edge::rest::Api;
@@ -161,6 +162,7 @@ pub async fn start_edge(
     let doorway = Doorway {
         proxies: config.process.trusted_proxies.clone(),
         connections: FairShare::new(config.limits.http_connections as usize),
+        bodies: BodyRoom::new(shared.metrics.clone()),
         metrics: shared.metrics.clone(),
     };
     let (served, shutdown) = (edge.clone(), shared.shutdown.clone());

@@ -1,6 +1,7 @@
 //! The listener: takes connections, speaks HTTP/1.1 on them, and lets go of them when leaving.
 
 use super::answer_room::OnItsWay;
+use super::body_room::BodyRoom;
 use super::client_address::ClientAddress;
 use super::fair_share::FairShare;
 use crate::runtime::config::Networks;
@@ -49,6 +50,7 @@ pub struct Doorway {
     pub proxies: Networks,
     /// Connections that are not sockets, or not yet.
     pub connections: FairShare,
+    pub bodies: BodyRoom,
     pub metrics: Metrics,
 }
 
@@ -96,6 +98,7 @@ pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop
             told.asked.store(true, Ordering::Relaxed);
             let client = ClientAddress::of(from.ip(), request.headers(), &at.proxies);
             request.extensions_mut().insert(client);
+            request.extensions_mut().insert(at.bodies.clone());
             let (answering, told) =
                 (router.clone().oneshot(request.map(axum::body::Body::new)), told.clone());
             async move { answering.await.inspect(|response| told.answers(response)) }

@@ -6,6 +6,7 @@ pub mod answer;
 pub mod answer_room;
 pub mod append;
 pub mod authenticate;
+pub mod body_room;
 pub mod client_address;
 pub mod command;
 pub mod connection;

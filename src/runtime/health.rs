@@ -93,6 +93,8 @@ impl Readiness {
             Some(lack) if matches!(parts.get(name), Some(Some(_))) => {
                 tracing::debug!(part = name, lack, "still not ready");
             }
+            // Every part begins like this.
+            Some(lack) if !parts.contains_key(name) => tracing::info!(part = name, lack, "not ready yet"),
             Some(lack) => tracing::warn!(part = name, lack, "not ready"),
             None if parts.get(name) != Some(&None) => tracing::info!(part = name, "ready"),
             None => {}

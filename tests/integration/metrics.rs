@@ -304,6 +304,7 @@ fn labels_are_closed(samples: &Samples) {
                 "answer_bytes",
                 "conversation_rate",
                 "http_connections",
+                "large_bodies",
                 "read_rate",
                 "sign_in_rate",
                 "sessions",

@@ -3,8 +3,10 @@
 use super::Api;
 use crate::edge::answer_room::ReadUnderWay;
 use crate::edge::authenticate::Identity;
+use crate::edge::body_room::{BodyRoom, SMALL_BODY};
 use crate::edge::command::socket::from_json;
-use crate::edge::refused::Refused;
+use crate::edge::fair_share::TakenPlace;
+use crate::edge::refused::{Outcome, Refused};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -97,7 +99,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 "Send JSON, with Content-Type: application/json.",
             ));
         }
-        let bytes = read(request).await?;
+        let (bytes, _place) = read(request).await?;
         if std::str::from_utf8(&bytes).is_err() {
             return Err(Refused::new(ErrorCode::NotUnicode, "The body is not UTF-8."));
         }
@@ -109,38 +111,64 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-async fn read(request: Request) -> Result<Bytes, Refused> {
-    let too_large = || Refused::new(ErrorCode::TooLarge, "A body has at most 256 KiB.");
+/// The whole body, and its place where it is large.
+async fn read(request: Request) -> Outcome<(Bytes, Option<TakenPlace>)> {
     let told = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     let waits = request.headers().contains_key(EXPECT);
     if waits && told.is_some_and(|bytes| bytes > limits::FRAME_BYTES as u64) {
         // It has not sent it yet.
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_WITHIN, collect(request.into_body())).await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => Err(too_large()),
-        Ok(Err(_)) => Err(Refused::new(ErrorCode::Malformed, "The body did not arrive whole.")),
-        Err(_) => Err(Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.")),
-    }
+    let (room, from) = (request.extensions().get().cloned(), request.extensions().get().copied());
+    let place = move || match (room, from) {
+        (Some(room), Some(from)) => BodyRoom::take(&room, from).map(Some),
+        // Not through our listener.
+        _ => Ok(None),
+    };
+    let read = tokio::time::timeout(BODY_WITHIN, collect(request.into_body(), place)).await;
+    read.unwrap_or_else(|_| Err(Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.")))
 }
 
-/// The whole body; `None` where it is too large.
-async fn collect(mut body: Body) -> Result<Option<Bytes>, axum::Error> {
+fn too_large() -> Refused {
+    Refused::new(ErrorCode::TooLarge, "A body has at most 256 KiB.")
+}
+
+/// The same, with `place` to take one by. What is refused is read on and thrown away, so that its client sees why.
+async fn collect(
+    mut body: Body,
+    place: impl FnOnce() -> Outcome<Option<TakenPlace>>,
+) -> Outcome<(Bytes, Option<TakenPlace>)> {
     let (mut whole, mut seen) = (BytesMut::new(), 0);
+    let (mut place, mut taken, mut refused) = (Some(place), None, None);
     while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
+        let frame =
+            frame.map_err(|_| Refused::new(ErrorCode::Malformed, "The body did not arrive whole."))?;
+        let Ok(data) = frame.into_data() else { continue };
         seen += data.len();
         if seen > DISCARD_MOST {
             break;
         }
-        if seen <= limits::FRAME_BYTES {
+        if seen > SMALL_BODY
+            && let Some(place) = place.take()
+        {
+            match place() {
+                Ok(place) => taken = place,
+                Err(error) => refused = Some(error),
+            }
+        }
+        if seen > limits::FRAME_BYTES {
+            refused = Some(too_large());
+        }
+        if refused.is_none() {
             whole.extend_from_slice(&data);
         } else {
-            whole = BytesMut::new();
+            (whole, taken) = (BytesMut::new(), None);
         }
     }
-    Ok((seen <= limits::FRAME_BYTES).then(|| whole.freeze()))
+    match refused {
+        Some(refused) => Err(refused),
+        None => Ok((whole.freeze(), taken)),
+    }
 }
 
 /// A query string, refused with what is wrong with it. A parameter without a value is as one that is absent.
@@ -241,6 +269,8 @@ impl IntoResponse for NoContent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::client_address::ClientAddress;
+    use crate::runtime::metrics::Metrics;
     use futures_util::stream;
     use reedi_protocol::command::{DeleteMessage, DeleteScope, EditMessage};
     use std::convert::Infallible;
@@ -269,6 +299,28 @@ mod tests {
             Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), ()))
         });
         assert_eq!(refusal(Body::from_stream(drips)).await, ErrorCode::RequestTimeout);
+    }
+
+    #[tokio::test]
+    async fn a_large_body_takes_a_place_and_a_small_one_none() {
+        let room = BodyRoom::new(Metrics::new());
+        let client = ClientAddress::of_peer("192.0.2.1".parse().unwrap());
+        let asks = async |bytes: usize| {
+            let mut asks = request(Body::from(format!(r#"{{"content":"{}"}}"#, "x".repeat(bytes))));
+            asks.extensions_mut().insert(room.clone());
+            asks.extensions_mut().insert(client);
+            Json::<EditMessage>::from_request(asks, &()).await.err()
+        };
+        let taken: Vec<_> = std::iter::from_fn(|| room.take(client).ok()).collect();
+        assert!(!taken.is_empty());
+        let refused = asks(SMALL_BODY).await.expect("none is left");
+        assert_eq!((refused.code, refused.retry_after), (ErrorCode::RateLimited, Some(1)));
+        assert_eq!(asks(limits::FRAME_BYTES).await.map(|refused| refused.code), Some(ErrorCode::TooLarge));
+        assert_eq!(asks(SMALL_BODY / 2).await, None);
+        drop(taken);
+        for _ in 0..1_000 {
+            assert_eq!(asks(SMALL_BODY).await, None, "each place is given back");
+        }
     }
 
     #[tokio::test]
