@@ -172,7 +172,9 @@ fn judged<T>(read: Outcome<T>) -> Option<T> {
         Err(refused) => refused,
     };
     let problem = refused.problem();
-    assert!(problem.status == 400 && !problem.detail.is_empty(), "{problem:?}");
+    // What has its type and cannot be accepted is pointed at.
+    let is_pointed_at = problem.status == 422 && !problem.errors.is_empty();
+    assert!((problem.status == 400 || is_pointed_at) && !problem.detail.is_empty(), "{problem:?}");
     assert!(problem.errors.iter().all(|error| error.pointer.starts_with('/')), "{problem:?}");
     assert!(serde_json::to_vec(&problem).is_ok() && serde_json::to_vec(&refused.refusal()).is_ok());
     None
