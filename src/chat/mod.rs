@@ -14,6 +14,9 @@ use reedi_client::{
 use reedi_protocol::text::{TextError, Username};
 use std::path::PathBuf;
 
+/// The server of a chat that is told none: where `reedi dev` listens unless it is told otherwise.
+pub const SERVER: &str = "http://127.0.0.1:8080";
+
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example: `reedi chat --as alice` here and `reedi chat --as bob` in another terminal; then \
@@ -25,7 +28,7 @@ pub struct ChatArgs {
     name: String,
 
     /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", default_value = SERVER)]
     server: String,
 
     /// The account's password; by default one is made, and remembered in the state folder

@@ -1,7 +1,7 @@
 //! `reedi dev`: the whole service, and what to try next.
 
-use clap::{ArgMatches, Args as _, Command};
-use reedi::chat::ChatArgs;
+use clap::ArgMatches;
+use reedi::chat;
 use reedi::role::single;
 use reedi::runtime::shutdown::Shutdown;
 use reedi::runtime::telemetry;
@@ -44,10 +44,7 @@ pub fn run(matches: &ArgMatches) -> Result<(), String> {
 /// What is there now, and what to type next: to be pasted into another terminal as it stands.
 fn what_to_try(program: &str, address: SocketAddr, admin: SocketAddr, folder: &str) -> String {
     let server = server_at(address);
-    let named = match chat_goes_to() {
-        Some(known) if known == server => String::new(),
-        _ => format!(" --server {}", quoted(&server)),
-    };
+    let named = if server == chat::SERVER { String::new() } else { format!(" --server {}", quoted(&server)) };
     let sign_up = quoted(&format!("{server}/api/auth/signup"));
     format!(
         "Reedi listens on http://{address}, with its data in {folder}.\n\n\
@@ -69,13 +66,6 @@ fn server_at(address: SocketAddr) -> String {
         ip => ip,
     };
     format!("http://{}", SocketAddr::new(ip, address.port()))
-}
-
-/// The server of a `reedi chat` that is told none.
-fn chat_goes_to() -> Option<String> {
-    let chat = ChatArgs::augment_args(Command::new("chat"));
-    let server = chat.get_arguments().find(|arg| arg.get_id().as_str() == "server")?;
-    Some(server.get_default_values().first()?.to_str()?.to_owned())
 }
 
 /// This program, as a shell in this folder starts it.

@@ -127,8 +127,7 @@ impl Admission {
             return Ok(WaitingSocket { _place: place, _counted: counted });
         }
         self.metrics.limit_hit("unauthenticated_sockets");
-        let mut refused = Refused::new(ErrorCode::RateLimited, "Too many connections wait to authenticate.");
-        refused.retry_after = Some(RETRY_WAITING_S);
-        Err(refused)
+        let refused = Refused::new(ErrorCode::RateLimited, "Too many connections wait to authenticate.");
+        Err(refused.again_after(RETRY_WAITING_S))
     }
 }

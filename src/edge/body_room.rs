@@ -34,7 +34,7 @@ impl BodyRoom {
         self.places.take(Some(from.site())).ok_or_else(|| {
             self.metrics.limit_hit("large_bodies");
             let detail = "Too many large bodies are being read. Send it again.";
-            Refused { retry_after: Some(AGAIN_S), ..Refused::new(ErrorCode::RateLimited, detail) }
+            Refused::new(ErrorCode::RateLimited, detail).again_after(AGAIN_S)
         })
     }
 }

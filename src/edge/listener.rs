@@ -50,6 +50,7 @@ pub struct Doorway {
     pub proxies: Networks,
     /// Connections that are not sockets, or not yet.
     pub connections: FairShare,
+    /// Where what they send finds room.
     pub bodies: BodyRoom,
     pub metrics: Metrics,
 }

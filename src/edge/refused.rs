@@ -57,9 +57,14 @@ impl Refused {
 
     #[must_use]
     pub fn rate_limited(retry_after_ms: u64) -> Self {
-        let mut refused = Self::new(ErrorCode::RateLimited, "Slow down and try again later.");
-        refused.retry_after = Some(retry_after_ms.div_ceil(1_000).max(1));
-        refused
+        Self::new(ErrorCode::RateLimited, "Slow down and try again later.")
+            .again_after(retry_after_ms.div_ceil(1_000).max(1))
+    }
+
+    /// To be tried again after so many seconds.
+    #[must_use]
+    pub fn again_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// As an answer on a socket tells it.

@@ -1,6 +1,6 @@
 //! What clients write: frames, bodies, ids, checkpoints, tokens; and what an operator does.
 
-use super::{Edit, edited};
+use super::{Edit, JSON, edited};
 use crate::edge::authenticate::Verifier;
 use crate::edge::command::socket::from_json;
 use crate::edge::refused::Outcome;
@@ -21,38 +21,6 @@ use std::fmt::{Debug, Display};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::str::FromStr;
-
-/// What JSON gives meaning to, and what trips its readers.
-const JSON: &[&[u8]] = &[
-    b"{",
-    b"}",
-    b"[",
-    b"]",
-    b"\"",
-    b"\\",
-    b",",
-    b":",
-    b"null",
-    b"true",
-    b"-1",
-    b"1e999",
-    b"18446744073709551616",
-    br"\ud800",
-    br"\udc00",
-    br"\u0000",
-    b"\0",
-    b"\xff",
-    b"\xf0\x9f\x91\x8d",
-    b"\xed\xa0\x80",
-    b"{\"a\":",
-    b"[[[[[[[[",
-    b"\"event\":",
-    b"\"data\":",
-    b"\"ack\":",
-    b"\"content\":",
-    b" ",
-    b"\n",
-];
 
 const COMMANDS: &[&str] = &[
     r#"{"event":"send_message","data":{"conversationId":"0192f0c1-2345-8abc-8def-0123456789ab","content":"hello","messageType":"text"},"ack":1}"#,

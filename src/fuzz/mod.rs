@@ -6,6 +6,38 @@
 mod clients;
 mod records;
 
+/// What JSON gives meaning to, and what trips its readers.
+pub const JSON: &[&[u8]] = &[
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\",
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"-1",
+    b"1e999",
+    b"18446744073709551616",
+    br"\ud800",
+    br"\udc00",
+    br"\u0000",
+    b"\0",
+    b"\xff",
+    b"\xf0\x9f\x91\x8d",
+    b"\xed\xa0\x80",
+    b"{\"a\":",
+    b"[[[[[[[[",
+    b"\"event\":",
+    b"\"data\":",
+    b"\"ack\":",
+    b"\"content\":",
+    b" ",
+    b"\n",
+];
+
 /// One change to an input: what to do, where, and with what.
 pub type Edit = (u8, u16, u8);
 

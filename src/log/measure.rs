@@ -27,14 +27,18 @@ const AT_ONCE: Duration = Duration::from_millis(1);
 /// Asks the log for its time, takes it over, and tells how far this machine's clock is behind it. Gives
 /// whether the log answered.
 pub async fn measure(log: &Log, clock: &LogClock, metrics: &Metrics) -> bool {
-    let ask = || async { tokio::time::timeout(ANSWER_WITHIN, log.now()).await.ok()?.ok() };
     // From before the first question: a pause of the machine since then is seen as one since the measurement.
     let asked = Moment::now();
-    let Some((log_time, round_trip)) = quickest(ask).await else { return false };
+    let Some((log_time, round_trip)) = quickest(|| ask(log)).await else { return false };
     clock.measured(log_time, round_trip, asked);
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     metrics.clock_offset_ms.set(behind_ms(log_time, round_trip, since_1970));
     true
+}
+
+/// The log's time; nothing where it does not answer.
+async fn ask(log: &Log) -> Option<Timestamp> {
+    tokio::time::timeout(ANSWER_WITHIN, log.now()).await.ok()?.ok()
 }
 
 /// Asks some times and gives what the quickest answer would tell by now, and how long that answer took.
@@ -75,7 +79,7 @@ pub async fn keep_measuring(log: Log, clock: LogClock, metrics: Metrics, answers
             measured = answered.then(Instant::now).or(measured);
             answered
         } else {
-            tokio::time::timeout(ANSWER_WITHIN, log.now()).await.is_ok_and(|answer| answer.is_ok())
+            ask(&log).await.is_some()
         };
         answers.send_if_modified(|answers| std::mem::replace(answers, answered) != answered);
         tokio::time::sleep(again_after(answered)).await;

@@ -83,21 +83,15 @@ impl Readiness {
 
     fn set(&self, name: &'static str, lack: Option<String>) {
         let mut parts = self.parts.write();
-        if let (Some(lack), Some(Some(before))) = (&lack, parts.get(name))
-            && lack == before
-        {
-            return;
-        }
-        match &lack {
+        match (parts.get(name), &lack) {
+            (Some(Some(before)), Some(lack)) if before == lack => return,
             // What is missing may change many times a second, as while shards move.
-            Some(lack) if matches!(parts.get(name), Some(Some(_))) => {
-                tracing::debug!(part = name, lack, "still not ready");
-            }
+            (Some(Some(_)), Some(lack)) => tracing::debug!(part = name, lack, "still not ready"),
+            (Some(None), Some(lack)) => tracing::warn!(part = name, lack, "not ready"),
             // Every part begins like this.
-            Some(lack) if !parts.contains_key(name) => tracing::info!(part = name, lack, "not ready yet"),
-            Some(lack) => tracing::warn!(part = name, lack, "not ready"),
-            None if parts.get(name) != Some(&None) => tracing::info!(part = name, "ready"),
-            None => {}
+            (None, Some(lack)) => tracing::info!(part = name, lack, "not ready yet"),
+            (Some(None), None) => {}
+            (None | Some(Some(_)), None) => tracing::info!(part = name, "ready"),
         }
         parts.insert(name, lack);
         // Told under the lock, so that two changes cannot be told in the wrong order.

@@ -77,8 +77,8 @@ fn wrong(error: &serde_path_to_error::Error<serde_json::Error>, json: &[u8]) -> 
 }
 
 /// Whether what stands at `pointer` has the type that is wanted there and only its value is none: a word that an
-/// enumeration does not know, or a number out of its range (beyond 64 bits it is none of ours, and malformed). serde tells that from other types by the first words of
-/// `text` alone, and takes an object for an enumeration too.
+/// enumeration does not know, or a number out of its range (one beyond 64 bits is none of ours, and malformed). serde tells
+/// that from other types by the first words of `text` alone, and takes an object for an enumeration too.
 fn is_of_its_type(text: &str, json: &[u8], pointer: &str) -> bool {
     let is_plain = |json: serde_json::Value| {
         json.pointer(pointer).is_some_and(|value| value.is_string() || value.is_number())

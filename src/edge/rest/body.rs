@@ -129,10 +129,6 @@ async fn read(request: Request) -> Outcome<(Bytes, Option<TakenPlace>)> {
     read.unwrap_or_else(|_| Err(Refused::new(ErrorCode::RequestTimeout, "The body took too long to arrive.")))
 }
 
-fn too_large() -> Refused {
-    Refused::new(ErrorCode::TooLarge, "A body has at most 256 KiB.")
-}
-
 /// The same, with `place` to take one by. What is refused is read on and thrown away, so that its client sees why.
 async fn collect(
     mut body: Body,
@@ -169,6 +165,10 @@ async fn collect(
         Some(refused) => Err(refused),
         None => Ok((whole.freeze(), taken)),
     }
+}
+
+fn too_large() -> Refused {
+    Refused::new(ErrorCode::TooLarge, "A body has at most 256 KiB.")
 }
 
 /// A query string, refused with what is wrong with it. A parameter without a value is as one that is absent.
