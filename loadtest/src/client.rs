@@ -5,7 +5,7 @@ use rand::Rng;
 use reedi_client::{
     Endpoint, OpenError, RawConnection, Rest, RestError, RestOptions, Socket, SocketOptions, Token, Utf8Bytes,
 };
-use reedi_protocol::{AccountId, ConversationId};
+use reedi_protocol::{AccountId, ConversationId, Position};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -191,7 +191,7 @@ pub struct Data<'a> {
     #[serde(default)]
     pub ok: Option<bool>,
     #[serde(default)]
-    pub position: Option<u64>,
+    pub position: Option<Position>,
     #[serde(borrow, default)]
     pub conversation_id: Option<&'a str>,
     #[serde(borrow, default)]
@@ -213,8 +213,8 @@ impl<'a> Incoming<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reedi_protocol::ConversationKey;
     use reedi_protocol::frame::CommandFrame;
+    use reedi_protocol::{ConversationKey, Epoch};
 
     #[test]
     fn a_made_frame_is_a_command_that_names_its_number() {
@@ -230,12 +230,13 @@ mod tests {
 
     #[test]
     fn frames_of_the_server_are_read() {
-        let told = r#"{"event":"new_message","data":{"messageId":"m","conversationId":"c","senderId":"s","content":"0000000007..","messageType":"text","position":9,"reactions":[]}}"#;
+        let told = r#"{"event":"new_message","data":{"messageId":"m","conversationId":"c","senderId":"s","content":"0000000007..","messageType":"text","position":17592186044425,"reactions":[]}}"#;
         let told = Incoming::decode(told).unwrap();
-        assert_eq!((told.event, told.data.position), (Some("new_message"), Some(9)));
+        assert_eq!((told.event, told.data.position), (Some("new_message"), Position::new(Epoch::FIRST, 9)));
         assert_eq!(number_in(&told.data.content.unwrap()), Some(7));
-        let answer = Incoming::decode(r#"{"ack":7,"data":{"ok":true,"position":9}}"#).unwrap();
+        let answer = Incoming::decode(r#"{"ack":7,"data":{"ok":true,"position":17592186044425}}"#).unwrap();
         assert_eq!((answer.ack, answer.data.ok), (Some(7), Some(true)));
         assert!(Incoming::decode("no frame").is_none());
+        assert!(Incoming::decode(r#"{"ack":7,"data":{"ok":true,"position":9}}"#).is_none(), "of no epoch");
     }
 }

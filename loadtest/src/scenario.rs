@@ -7,14 +7,14 @@ pub mod idle;
 pub mod storm;
 pub mod strangers;
 
-use crate::checker::Verdict;
+use crate::checker::{Verdict, told_event};
 use crate::client::{AT_ONCE, Failure, Person};
 use crate::server::Server;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reedi_client::{Page, Rest};
-use reedi_invariants::{Acked, HistoryRow};
+use reedi_invariants::{Acked, HistoryRow, Seen, acked_not_exactly_once, not_one_order};
+use reedi_protocol::ConversationId;
 use reedi_protocol::resource::{History, MessageType};
-use reedi_protocol::{AccountId, ConversationId, Position};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ pub async fn pair_up(server: &Server, people: &[Person]) -> Result<Vec<Conversat
 }
 
 /// Reads the whole history of a conversation and compares it with what was acknowledged in it:
-/// every message once, at its place (invariant `acked_exactly_once`), the newest first.
+/// every message once, at its place (invariant `acked_exactly_once`), and in order (`one_order`).
 ///
 /// # Errors
 /// A page cannot be read.
@@ -44,7 +44,7 @@ pub async fn check_history(
     server: &Server,
     reader: &Person,
     conversation: ConversationId,
-    acknowledged: &[u64],
+    acknowledged: &[Acked],
 ) -> Result<Verdict, Failure> {
     let rest = crate::client::rest(&server.edges[0])?.for_token(reader.token.clone());
     let (mut page, mut found) = (Page::Newest, Vec::new());
@@ -77,55 +77,44 @@ async fn read_page(rest: &Rest, conversation: ConversationId, page: Page) -> Res
     }
 }
 
-/// `found` is newest first, `acknowledged` are positions in any order.
-fn compare_history(conversation: ConversationId, found: &[HistoryRow], acknowledged: &[u64]) -> Verdict {
-    let place = |position: &u64| Position::from_u64(*position).map(|p| conversation.key().event_id(p));
-    let acked: Vec<Acked> = acknowledged
-        .iter()
-        .filter_map(place)
-        .map(|message| Acked {
-            // Who sent it, and as what, was checked when it was told.
-            sender: AccountId::new(uuid::Uuid::nil()),
-            client_message_id: message.to_string(),
-            message,
-            at_ms: 0,
-        })
-        .collect();
+/// `found` is newest first.
+fn compare_history(conversation: ConversationId, found: &[HistoryRow], acknowledged: &[Acked]) -> Verdict {
     let mut verdict =
-        Verdict { acknowledged: acked.len() as u64, told: found.len() as u64, ..Verdict::default() };
-    if let Err(violation) = reedi_invariants::acked_exactly_once(&acked, found) {
-        verdict.missing = 1;
-        verdict.examples.push(violation.to_string());
-    }
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].message <= pair[1].message) {
-        verdict.out_of_order = 1;
-        verdict.examples.push(format!("{} stands before {} in history", pair[0].message, pair[1].message));
-    }
+        Verdict { acknowledged: acknowledged.len() as u64, told: found.len() as u64, ..Verdict::default() };
+    verdict.take(acked_not_exactly_once(acknowledged, found));
+    let oldest_first = found.iter().rev().map(|row| told_event(row.message));
+    let reading = Seen {
+        client: format!("history of {conversation}"),
+        told: oldest_first.collect(),
+        ..Seen::default()
+    };
+    verdict.take(not_one_order(&[reading], &[], &[]));
     verdict
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use reedi_protocol::{ConversationKey, Epoch};
+    use reedi_protocol::{AccountId, ConversationKey, Epoch, Position};
 
     #[test]
     fn a_history_is_compared_with_what_was_acknowledged() {
         let key = ConversationKey::from_u64(7);
-        let at = |n: u64| Position::new(Epoch::FIRST, n).unwrap();
-        let row = |n: &u64| HistoryRow {
-            message: key.event_id(at(*n)),
-            sender: AccountId::new(uuid::Uuid::nil()),
-            client_message_id: None,
-        };
+        let sender = AccountId::new(uuid::Uuid::nil());
+        let message = |n: u64| key.event_id(Position::new(Epoch::FIRST, n).unwrap());
+        let row = |n: &u64| HistoryRow { message: message(*n), sender, client_message_id: None };
+        let ack =
+            |n: &u64| Acked { sender, client_message_id: n.to_string(), message: message(*n), at_ms: 0 };
+        // Missing, doubled, out of order, misplaced.
         let compare = |found: &[u64], acknowledged: &[u64]| {
             let found: Vec<HistoryRow> = found.iter().map(row).collect();
-            let acknowledged: Vec<u64> = acknowledged.iter().map(|n| at(*n).as_u64()).collect();
-            compare_history(key.conversation_id(), &found, &acknowledged)
+            let acknowledged: Vec<Acked> = acknowledged.iter().map(ack).collect();
+            let verdict = compare_history(key.conversation_id(), &found, &acknowledged);
+            [verdict.missing, verdict.doubled, verdict.out_of_order, verdict.misplaced]
         };
-        assert!(compare(&[5, 3, 2], &[2, 3, 5]).is_clean());
-        assert!(!compare(&[5, 2], &[2, 3, 5]).is_clean(), "one is missing");
-        assert!(!compare(&[5, 3, 3, 2], &[2, 3, 5]).is_clean(), "one stands there twice");
-        assert!(!compare(&[3, 5, 2], &[2, 3, 5]).is_clean(), "not newest first");
+        assert_eq!(compare(&[5, 3, 2], &[2, 3, 5]), [0, 0, 0, 0]);
+        assert_eq!(compare(&[5], &[2, 3, 5]), [2, 0, 0, 0], "two are missing");
+        assert_eq!(compare(&[5, 3, 3, 2], &[2, 3, 5]), [0, 2, 0, 0], "it stands twice, and is read twice");
+        assert_eq!(compare(&[3, 5, 2], &[2, 3, 5]), [0, 0, 1, 0], "not newest first");
     }
 }

@@ -1,8 +1,8 @@
 //! Messages under way: who sends them, when each was due, and what comes of them. Shared by the
 //! scenarios that send.
 
-use crate::checker::{Checker, SessionOrder, Verdict};
-use crate::client::{Failure, FrameMaker, Incoming, Person, number_in};
+use crate::checker::{Checker, Session, Verdict};
+use crate::client::{Failure, FrameMaker, Incoming, Person};
 use crate::latency::{Latencies, Quantiles};
 use crate::pace::{self, Pace};
 use crate::server::{CpuUse, Server};
@@ -99,8 +99,8 @@ impl Traffic {
         conversation: ConversationId,
     ) -> impl FnMut(&str) + Send + use<> {
         let traffic = self.clone();
-        let (account, conversation) = (person.account.to_string(), conversation.to_string());
-        let mut order = SessionOrder::default();
+        let session = self.checker.session(conversation, person.account);
+        let account = person.account.to_string();
         move |text: &str| {
             let now = Instant::now();
             let Some(frame) = Incoming::decode(text) else {
@@ -108,13 +108,10 @@ impl Traffic {
                 return;
             };
             match (frame.ack, frame.event) {
-                (Some(number), _) => traffic.answered(index, number, &frame, now),
+                (Some(number), _) => traffic.answered(index, &session, number, &frame, now),
                 (None, Some("new_message")) => {
-                    if frame.data.conversation_id != Some(&conversation) {
-                        return traffic.checker.foreign("a message of another's conversation");
-                    }
                     let own = frame.data.sender_id == Some(&account);
-                    traffic.told(index, &mut order, &frame, own, now);
+                    traffic.told(index, &session, &frame, own, now);
                 }
                 _ => {}
             }
@@ -128,10 +125,10 @@ impl Traffic {
         (due & MEASURED != 0).then(|| now.saturating_duration_since(due_at))
     }
 
-    fn answered(&self, by: usize, number: u64, frame: &Incoming, now: Instant) {
+    fn answered(&self, by: usize, session: &Session, number: u64, frame: &Incoming, now: Instant) {
         match (frame.data.ok, frame.data.position) {
             (Some(true), Some(position)) => {
-                self.checker.acknowledged(number, position);
+                self.checker.acknowledged(session, number, position);
                 if let Some(latency) = self.latency(number, now) {
                     self.to_ack.record(by, latency);
                 }
@@ -140,12 +137,8 @@ impl Traffic {
         }
     }
 
-    fn told(&self, by: usize, order: &mut SessionOrder, frame: &Incoming, own: bool, now: Instant) {
-        let number = frame.data.content.as_deref().and_then(number_in);
-        let (Some(number), Some(position)) = (number, frame.data.position) else {
-            return self.checker.foreign("a message that nobody sent");
-        };
-        let told = self.checker.told(order, number, position);
+    fn told(&self, by: usize, session: &Session, frame: &Incoming, own: bool, now: Instant) {
+        let Some((number, told)) = self.checker.heard(session, &frame.data) else { return };
         if !own {
             self.delivered.fetch_add(1, Ordering::Relaxed);
         }

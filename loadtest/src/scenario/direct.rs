@@ -78,12 +78,9 @@ pub async fn run(server: &Server, plan: &Plan) -> Result<Outcome, Failure> {
     }
     let verdict = traffic.verdict(&connections);
     let mut histories = Vec::new();
-    for pair in 0..HISTORIES.min(plan.pairs) {
-        let count = senders.len() as u64;
-        let numbers = (0..first).filter(|number| (number % count) as usize / 2 == pair);
-        let acknowledged: Vec<u64> = numbers.filter_map(|n| traffic.checker.acknowledged_at(n)).collect();
-        let reader = &people[2 * pair + 1];
-        histories.push(check_history(server, reader, conversations[pair], &acknowledged).await?);
+    for (pair, conversation) in conversations.iter().enumerate().take(HISTORIES) {
+        let acknowledged = traffic.checker.acknowledged_in(*conversation);
+        histories.push(check_history(server, &people[2 * pair + 1], *conversation, &acknowledged).await?);
     }
     let knee = steps.iter().filter(|step| step.kept_up).map(|step| step.rate).next_back();
     Ok(Outcome {

@@ -71,8 +71,7 @@ async fn run_group(server: &Server, plan: &Plan, members: usize) -> Result<Group
     let step = traffic.step(server, &connections, &senders, pace, 0).await?;
     eprintln!("  to {members:>4}: {}", crate::report::step_line(&step));
     let verdict = traffic.verdict(&connections);
-    let acknowledged: Vec<u64> =
-        (0..pace.messages()).filter_map(|n| traffic.checker.acknowledged_at(n)).collect();
+    let acknowledged = traffic.checker.acknowledged_in(conversation);
     let history = check_history(server, &people[1], conversation, &acknowledged).await?;
     Ok(Group { members, step, verdict, history })
 }

@@ -10,6 +10,7 @@ use crate::traffic::KNEE_P99_MS;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::Rng;
 use reedi_client::Rest;
+use reedi_invariants::Acked;
 use reedi_protocol::command::SendMessage;
 use reedi_protocol::resource::MessageType;
 use reedi_protocol::{ConversationId, MessageId};
@@ -91,8 +92,8 @@ pub async fn run(server: &Server, plan: &Plan) -> Result<Outcome, Failure> {
     let filled: Vec<Vec<MessageId>> = stream::iter(filling).buffered(AT_ONCE).try_collect().await?;
     let mut histories = Vec::new();
     for (i, messages) in filled.iter().enumerate() {
-        let positions: Vec<u64> = messages.iter().map(|m| m.position().as_u64()).collect();
-        histories.push(check_history(server, &people[2 * i + 1], conversations[i], &positions).await?);
+        let acknowledged = acknowledged(&people[2 * i], messages);
+        histories.push(check_history(server, &people[2 * i + 1], conversations[i], &acknowledged).await?);
     }
     let readers: Arc<Vec<Reader>> = Arc::new(
         filled
@@ -137,6 +138,17 @@ async fn fill(rest: Rest, conversation: ConversationId, plan: &Plan) -> Result<V
         messages.push(rest.send_message(conversation, &message).await?.0.message_id);
     }
     Ok(messages)
+}
+
+/// What [`fill`] was answered, one message after the other.
+fn acknowledged(sender: &Person, messages: &[MessageId]) -> Vec<Acked> {
+    let acked = |(number, message): (usize, &MessageId)| Acked {
+        sender: sender.account,
+        client_message_id: number.to_string(),
+        message: *message,
+        at_ms: 0,
+    };
+    messages.iter().enumerate().map(acked).collect()
 }
 
 /// Somebody who scrolls through a conversation.

@@ -1,8 +1,8 @@
 //! `storm`: everybody loses the connection at once, misses some messages, comes back and resumes.
 
 use super::pair_up;
-use crate::checker::{Checker, SessionOrder, Verdict};
-use crate::client::{self, AT_ONCE, Failure, Incoming, Person, number_in};
+use crate::checker::{Checker, Session, Verdict};
+use crate::client::{self, AT_ONCE, Failure, Incoming, Person};
 use crate::latency::{Latencies, Quantiles};
 use crate::server::{CpuUse, Server};
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -77,25 +77,26 @@ pub async fn run(server: &Server, plan: &Plan) -> Result<Outcome, Failure> {
     let conversations = pair_up(server, &people).await?;
     let checkpoints = checkpoints(server, &people).await?;
     let missed = conversations.len().div_ceil(MISSED_ONE_IN);
+    let checker = Checker::new(missed, 2);
+    // Before anybody comes back: who does not is told of nothing, and that is missing.
+    let sessions: Vec<Arc<Session>> = people
+        .iter()
+        .enumerate()
+        .map(|(i, person)| checker.session(conversations[i / 2], person.account))
+        .collect();
     let shared = Arc::new(Shared {
-        checker: Checker::new(missed, 2),
+        checker,
         latencies: Latencies::new()?,
         resumed_at_ms: people.iter().map(|_| AtomicU64::new(0)).collect(),
         retries: AtomicU64::new(0),
         failed: AtomicU64::new(0),
     });
-    send_missed(server, &people, &conversations, &shared.checker).await?;
+    send_missed(server, &people, &conversations, &sessions, &shared.checker).await?;
     let (cpu, begin) = (server.cpu(), Instant::now());
-    let coming = people.into_iter().zip(checkpoints).enumerate().map(|(i, (person, checkpoint))| {
+    let clients = people.into_iter().zip(checkpoints).zip(sessions).enumerate();
+    let coming = clients.map(|(i, ((person, checkpoint), session))| {
         let due = begin + plan.spread.mul_f64(rand::rng().random_range(0.0..1.0));
-        let away = Away {
-            index: i,
-            person,
-            edge: server.edge(i).clone(),
-            conversation: conversations[i / 2].to_string(),
-            checkpoint,
-            due,
-        };
+        let away = Away { index: i, person, edge: server.edge(i).clone(), session, checkpoint, due };
         let shared = shared.clone();
         tokio::spawn(async move {
             tokio::time::sleep_until(due.into()).await;
@@ -198,12 +199,13 @@ async fn send_missed(
     server: &Server,
     people: &[Person],
     conversations: &[ConversationId],
+    sessions: &[Arc<Session>],
     checker: &Checker,
 ) -> Result<(), Failure> {
     let rest = client::rest(&server.edges[0])?;
     let calls = conversations.iter().enumerate().step_by(MISSED_ONE_IN).map(|(pair, conversation)| {
         let rest = rest.for_token(people[2 * pair].token.clone());
-        let number = (pair / MISSED_ONE_IN) as u64;
+        let (number, session) = ((pair / MISSED_ONE_IN) as u64, &sessions[2 * pair]);
         let message = SendMessage {
             content: format!("{number:010} while you were away"),
             message_type: MessageType::Text,
@@ -212,7 +214,7 @@ async fn send_missed(
         };
         async move {
             let (sent, _) = rest.send_message(*conversation, &message).await?;
-            checker.acknowledged(number, sent.position.as_u64());
+            checker.acknowledged(session, number, sent.position);
             Ok::<_, Failure>(())
         }
     });
@@ -224,7 +226,7 @@ struct Away {
     index: usize,
     person: Person,
     edge: Endpoint,
-    conversation: String,
+    session: Arc<Session>,
     checkpoint: String,
     due: Instant,
 }
@@ -232,24 +234,24 @@ struct Away {
 /// A client that is back.
 struct Back {
     socket: Socket,
-    conversation: String,
-    order: SessionOrder,
+    session: Arc<Session>,
 }
 
 impl Away {
     async fn come_back(self, shared: &Shared, begin: Instant) -> Result<Back, String> {
-        let mut order = SessionOrder::default();
         loop {
             let opened = client::open(&self.edge, &self.person, self.index).await;
             let (mut socket, tries) = opened.map_err(|e| e.to_string())?;
             shared.retries.fetch_add(u64::from(tries), Ordering::Relaxed);
-            let each = |frame: &Incoming| told(&shared.checker, &mut order, &self.conversation, frame);
+            let each = |frame: &Incoming| {
+                shared.checker.heard(&self.session, &frame.data);
+            };
             match resume(&mut socket, Some(self.checkpoint.clone()), each).await {
                 Ok(_) => {
                     shared.latencies.record(self.index, self.due.elapsed());
                     let resumed_at_ms = begin.elapsed().as_millis().max(1) as u64;
                     shared.resumed_at_ms[self.index].store(resumed_at_ms, Ordering::Relaxed);
-                    return Ok(Back { socket, conversation: self.conversation, order });
+                    return Ok(Back { socket, session: self.session });
                 }
                 // Nothing was told: it may begin anew from the same checkpoint.
                 Err(why) if why == PENDING => drop(shared.retries.fetch_add(1, Ordering::Relaxed)),
@@ -265,22 +267,12 @@ impl Back {
         let listening = async {
             while let Ok(text) = self.socket.next().await {
                 if let Some(frame) = Incoming::decode(&text).filter(|f| f.event == Some("new_message")) {
-                    told(&shared.checker, &mut self.order, &self.conversation, &frame);
+                    shared.checker.heard(&self.session, &frame.data);
                 }
             }
         };
         if tokio::time::timeout(LISTEN_ON, listening).await.is_ok() {
             shared.checker.foreign("a session was ended by the server after it had resumed");
         }
-    }
-}
-
-fn told(checker: &Checker, order: &mut SessionOrder, conversation: &str, frame: &Incoming) {
-    let number = frame.data.content.as_deref().and_then(number_in);
-    match (number, frame.data.position) {
-        (Some(number), Some(position)) if frame.data.conversation_id == Some(conversation) => {
-            checker.told(order, number, position);
-        }
-        _ => checker.foreign("a message that is not for this session"),
     }
 }

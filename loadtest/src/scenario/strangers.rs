@@ -170,7 +170,7 @@ pub async fn run(server: &Server, plan: &Plan) -> Result<Outcome, Failure> {
         shut_out: count(&tally.shut_out),
         steps: vec![quiet_step, crowded_step],
         verdict,
-        histories: pairs.histories(server, messages).await?,
+        histories: pairs.histories(server).await?,
         broken: Vec::new(),
     };
     outcome.broken = outcome.not_held();
@@ -225,14 +225,11 @@ impl Pairs {
         Ok(step)
     }
 
-    /// Compares every whole history with what was acknowledged of the first `messages` messages.
-    async fn histories(&self, server: &Server, messages: u64) -> Result<Vec<Verdict>, Failure> {
+    /// Compares every whole history with what was acknowledged.
+    async fn histories(&self, server: &Server) -> Result<Vec<Verdict>, Failure> {
         let mut histories = Vec::with_capacity(PAIRS);
-        let count = self.senders.len() as u64;
         for (pair, conversation) in self.conversations.iter().enumerate() {
-            let numbers = (0..messages).filter(|number| (number % count) as usize / 2 == pair);
-            let acknowledged: Vec<u64> =
-                numbers.filter_map(|number| self.traffic.checker.acknowledged_at(number)).collect();
+            let acknowledged = self.traffic.checker.acknowledged_in(*conversation);
             let reader = &self.people[2 * pair + 1];
             histories.push(check_history(server, reader, *conversation, &acknowledged).await?);
         }
