@@ -124,7 +124,8 @@ impl Lag {
                 metrics.forget_shard(role.name(), shard);
             }
             told = seen.shards;
-            if matches!(role, Role::Writer(_)) && !told.is_empty() {
+            // Also by one that holds no shard, lest it goes on telling how full the log was when it held one.
+            if matches!(role, Role::Writer(_)) {
                 metrics.set_log_fill(slice.index, state.fill_percent);
             }
             for shard in told.iter() {
@@ -163,6 +164,7 @@ impl Role {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::embedded::EmbeddedLog;
     use bytes::Bytes;
     use reedi_protocol::{ConversationKey, Epoch, Shard};
 
@@ -247,5 +249,25 @@ mod tests {
         // Other shards are another story.
         lag.stops([Shard(2)].into_iter().collect());
         assert_eq!(seen(&lag, 40, 300), (40, None));
+    }
+    /// One that had given up its last shard went on telling how full the log was when it held it.
+    #[tokio::test]
+    async fn a_writer_without_shards_tells_how_full_the_log_is() {
+        let folder = std::env::temp_dir().join(format!("reedi-lag-{:016x}", rand::random::<u64>()));
+        let log = Log::Embedded(EmbeddedLog::open(&folder, Epoch::FIRST).unwrap());
+        let (slice, metrics) = (log.slices()[0], Metrics::new());
+        metrics.set_log_fill(slice.index, 95);
+        let telling = Lag::default().tell(log, slice, metrics.clone(), Role::Writer(LogClock::from_system()));
+        let told = async {
+            while !metrics.encode().contains("reedi_log_fill_percent{slice=\"0\"} 0\n") {
+                // sleeps: between two looks at what is told
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = telling => unreachable!("it tells for ever"),
+            told = tokio::time::timeout(LOOK_EVERY * 10, told) => told.expect("it is told"),
+        }
+        let _ = std::fs::remove_dir_all(folder);
     }
 }
