@@ -71,12 +71,7 @@ impl Process {
         let admin_address = admin.local_addr().unwrap_or(config.process.admin_listen);
         // At once, so that probes find them lacking while the outside parts are waited for.
         let _ = readiness.part(if roles.edge { "edge" } else { "roles" });
-        let serving = health::serve(admin, readiness.clone(), metrics.clone());
-        let serving = tokio::spawn(async move {
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "probes cannot be answered");
-            }
-        });
+        let serving = tokio::spawn(health::serve(admin, readiness.clone(), metrics.clone()));
         shutdown.supervise("the admin listener", serving);
         let (config, clock) = (Arc::new(config), LogClock::from_system());
         Ok(Self { config, metrics, readiness, clock, roles, shutdown, listener, admin_address })

@@ -2,22 +2,38 @@
 
 use super::metrics::Metrics;
 use super::shutdown::Shutdown;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
 use std::sync::Arc;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tower::limit::ConcurrencyLimitLayer;
 
 /// Requests that the admin listener works on at once: probes, scrapers, a person or two.
 const ADMIN_REQUESTS: usize = 32;
+/// Connections to the admin listener; who comes when they are taken waits until one ends.
+const ADMIN_CONNECTIONS: usize = 128;
+/// How long a peer may take for the head of a request, and rest between two: who says nothing gives way to a probe
+/// before that has failed twice (every 10 s, as Kubernetes asks unless told otherwise).
+const HEAD_WITHIN: Duration = Duration::from_secs(7);
+/// Largest head of a request, in bytes.
+const HEAD_BYTES: usize = 16 * 1_024;
+/// How long a connection stands in all: a scraper that never rests and a peer that reads no answer give way too.
+const CONNECTED_FOR: Duration = Duration::from_secs(300);
+/// How long requests that were begun may take once the process stops.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The OpenMetrics text format.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -146,27 +162,73 @@ pub fn router(readiness: Readiness, metrics_of: Metrics) -> Router {
 }
 
 /// Answers on `listener` until the process stops; through the drain too, so that probes and
-/// scrapers see it.
-///
-/// # Errors
-/// The listener fails.
-pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics) -> std::io::Result<()> {
+/// scrapers see it. Never ends before.
+pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics) {
     let shutdown = readiness.shutdown.clone();
-    let stopping = {
-        let shutdown = shutdown.clone();
-        async move { shutdown.stopping().await }
+    let router = router(readiness, metrics);
+    let (places, connections) = (Arc::new(Semaphore::new(ADMIN_CONNECTIONS)), TaskTracker::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = take(&listener, &places) => accepted,
+            () = shutdown.stopping() => break,
+        };
+        match accepted {
+            Ok((stream, place)) => {
+                let (router, shutdown) = (router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    answer(stream, router, &shutdown).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, say: the connection stays in the backlog meanwhile.
+                tracing::warn!(%error, "a connection to the admin listener could not be taken");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+/// The next connection, once there is a place for it.
+async fn take(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    // Nobody closes them.
+    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, place))
+}
+
+/// Answers what one peer asks, and lets go of it.
+async fn answer(stream: TcpStream, router: Router, shutdown: &Shutdown) {
+    let service = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
+        router.clone().oneshot(request.map(Body::new))
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_WITHIN)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = leaving(shutdown) => {
+            connection.as_mut().graceful_shutdown();
+            // A peer that holds an answer half read keeps neither its place nor the process.
+            tokio::time::timeout(FINISH_WITHIN, connection).await.unwrap_or(Ok(()))
+        }
     };
-    let served = axum::serve(listener, router(readiness, metrics)).with_graceful_shutdown(stopping);
-    tokio::select! {
-        result = served.into_future() => result,
-        () = ended(shutdown) => Ok(()),
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the admin listener failed");
     }
 }
 
-/// A peer that holds an answer half read does not keep the process.
-async fn ended(shutdown: Shutdown) {
-    shutdown.stopping().await;
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+/// A connection has stood for long enough, or the process stops.
+async fn leaving(shutdown: &Shutdown) {
+    let _ = tokio::time::timeout(CONNECTED_FOR, shutdown.stopping()).await;
 }
 
 #[cfg(test)]
@@ -207,7 +269,27 @@ mod tests {
         assert!(fetch(at, "/metrics").await.1.contains("\nreedi_ready 0\n"));
         assert_eq!(fetch(at, "/healthz").await.0, 200);
         shutdown.stop();
-        server.await.unwrap().unwrap();
+        server.await.unwrap();
+    }
+
+    /// As many as there is room for say nothing and read nothing; a probe comes through once they have had their time.
+    #[tokio::test]
+    async fn who_says_nothing_gives_way_to_a_probe() {
+        let shutdown = Shutdown::new();
+        let readiness = Readiness::new(shutdown.clone(), Metrics::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, readiness, Metrics::new()));
+        let mut silent = Vec::new();
+        for _ in 0..ADMIN_CONNECTIONS {
+            silent.push(TcpStream::connect(at).await.unwrap());
+        }
+        let began = std::time::Instant::now();
+        let probe = tokio::time::timeout(HEAD_WITHIN * 3, fetch(at, "/healthz"));
+        assert_eq!(probe.await.expect("it comes through"), (200, "ok\n".into()));
+        assert!(began.elapsed() >= HEAD_WITHIN / 2, "there was no room before");
+        shutdown.stop();
+        server.await.unwrap();
     }
 
     #[test]
