@@ -40,5 +40,6 @@ mod preferences;
 mod realtime;
 mod receipts;
 mod resume;
+mod socketio;
 mod starting;
 mod stored_rows;

@@ -1,5 +1,5 @@
 // Every command of a client with its acknowledgement, and every event of the contract that comes while all parts are there,
-// over each transport. `resume_pending` and `degraded` take a store that is away: tests/integration/faults.rs.
+// over each transport. `resume_pending` and `degraded` take a store that is away: away.mjs.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { Client, MODES } from './client.mjs';
