@@ -388,6 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_acknowledged_at_the_place_of_another_is_missing() {
+        let (checker, sessions) = pair(2);
+        for session in &sessions {
+            checker.told(session, 0, at(10));
+        }
+        checker.acknowledged(&sessions[0], 0, at(10));
+        checker.acknowledged(&sessions[1], 1, at(10));
+        assert_eq!(counts(&checker), [1, 0, 0, 0]);
+    }
+
+    #[test]
     fn one_message_in_two_conversations_is_misplaced() {
         let (checker, _) = told(&[0, 1, 2], &[0, 1, 2]);
         let stranger = checker.session(OTHER.conversation_id(), account(3));

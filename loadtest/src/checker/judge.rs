@@ -8,10 +8,12 @@ use reedi_invariants::{
 };
 use reedi_protocol::{AccountId, ConversationKey, EventId, Position};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Judges conversation by conversation, and in each session by session: all predicates together look at
-/// every telling a few times, and no more of it is translated at once than one session was told.
+/// every telling a few times, and no more of it is translated at once than one conversation was sent and
+/// one session was told.
 pub(super) fn judge(sessions: &[Arc<Session>], messages: usize, verdict: &mut Verdict) {
     let mut by_conversation: BTreeMap<ConversationKey, Vec<&Session>> = BTreeMap::new();
     for session in sessions {
@@ -29,8 +31,10 @@ fn judge_conversation(
     places: &mut [Option<EventId>],
     verdict: &mut Verdict,
 ) {
-    let told: BTreeSet<Line> =
-        sessions.iter().flat_map(|session| session.pages.lock().told.clone()).collect();
+    let mut told = BTreeSet::new();
+    for session in sessions {
+        told.extend(session.pages.lock().told.iter().copied());
+    }
     let acked: Vec<Acked> = sessions.iter().flat_map(|session| session.acked()).collect();
     verdict.take(acked_not_exactly_once(&acked, &rows(conversation, &told)));
     numbers(conversation, sessions, &told, places, verdict);
@@ -81,14 +85,27 @@ fn numbers(
         if !answered.insert(number) {
             verdict.broken(Loss::Doubled, || format!("message {number} was acknowledged twice"));
         }
-        if let Some(Some(place)) = places.get(number as usize)
-            && !told.contains(&line)
-        {
-            verdict.broken(Loss::Other, || {
+        if told.contains(&line) {
+            continue;
+        }
+        let place = places.get(number as usize).copied().flatten();
+        match (place, told.range(at(line.position)).next()) {
+            (Some(place), _) => verdict.broken(Loss::Other, || {
                 format!("message {number} was acknowledged at {message} and told at {place}")
-            });
+            }),
+            // The invariants see that its place was told of, and cannot know that it was as another message.
+            (None, Some(other)) => verdict.broken(Loss::Lost, || {
+                format!("message {number} was acknowledged at {message}, where {} was told", other.number)
+            }),
+            // The invariants find it missing.
+            (None, None) => {}
         }
     }
+}
+
+/// All lines of a place.
+fn at(position: Position) -> RangeInclusive<Line> {
+    Line { position, number: 0 }..=Line { position, number: u32::MAX }
 }
 
 impl Session {
