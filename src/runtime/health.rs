@@ -32,7 +32,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(7);
 const HEAD_BYTES: usize = 16 * 1_024;
 /// How long a connection stands in all: a scraper that never rests and a peer that reads no answer give way too.
 const CONNECTED_FOR: Duration = Duration::from_secs(300);
-/// How long requests that were begun may take once the process stops.
+/// How long an answer that was begun may take once its connection's time is up, or the process stops.
 const FINISH_WITHIN: Duration = Duration::from_secs(1);
 /// The OpenMetrics text format.
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -187,6 +187,8 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics
             }
         }
     }
+    // At once: who connects from here on is refused instead of left waiting.
+    drop(listener);
     connections.close();
     connections.wait().await;
 }

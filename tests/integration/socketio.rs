@@ -19,7 +19,8 @@ mod real {
         assert!(client.exists(), "Socket.IO's client is not there: tests/components/install.sh installs it");
         let scene = Scene::on(cluster::real().await);
         let Backend::Real { cql, .. } = &scene.cluster.backend else { unreachable!("it is real") };
-        let store = Proxy::to(cql.split(',').next().expect("one at least").to_owned()).await;
+        assert!(!cql.contains(','), "with several nodes the driver finds a way around the line that is cut");
+        let store = Proxy::to(cql.clone()).await;
         let edge = scene.cluster.edge(&[("cql_contact_points", &store.address)]).await;
         let person = scene.person();
 
