@@ -207,7 +207,7 @@ series! {
     lag: Family<RoleShardLabel, Gauge> = "Positions of the log between what is done of a shard and the end; 0 where nothing waits";
     watermark_age: Family<ShardLabel, RealGauge> = "Age of the oldest record of a shard that may not be stored yet; 0 where all is";
     leases: Family<RoleLabel, Gauge> = "Leases held, by role";
-    log_fill_percent: Family<SliceLabel, Gauge> = "How full a stream of the log is, by slice; told by the writers that read it";
+    log_fill_percent: Family<SliceLabel, Gauge> = "How full a stream of the log is, by slice; told by every writer";
     clock_offset_ms: Gauge = "How far the system clock is behind the log's, in milliseconds";
     degraded: Family<PartLabel, Gauge> = "1 while an outside part is away and the process goes on without it";
     ready: Gauge = "1 while the process is ready";
