@@ -37,6 +37,28 @@ async fn a_flood_over_http_is_told_when_to_come_back() {
     assert!(answer["error"]["retryAfter"].as_u64().is_some_and(|s| s >= 1), "{answer}");
 }
 
+/// Whoever of its participants floods it, a conversation has one allowance, and others have theirs.
+#[tokio::test]
+async fn a_flood_of_many_in_one_conversation_is_told_when_to_come_back() {
+    let service = service::start("crowd", &[("conversation_burst", "5"), ("conversation_rate", "1")]).await;
+    let (one, other, conversation) = service.pair().await;
+    let body = json!({ "content": "a", "messageType": "text" });
+    let mut refused = [0, 0];
+    for n in 0..20 {
+        let reply = [&one, &other][n % 2].client.post(&messages(&conversation), &body).await;
+        if reply.status != 201 {
+            reply.refuses("a flood of two", &[ErrorCode::RateLimited]);
+            refused[n % 2] += 1;
+        }
+    }
+    assert!(refused.iter().all(|count| *count >= 4), "{refused:?} of 10 each were refused");
+    let groups = "/api/messages/conversations/group";
+    let names = json!({ "name": "us", "participantIds": [other.account] });
+    let group = one.client.post(groups, &names).await.json();
+    let group = group["conversationId"].as_str().expect("an id").to_owned();
+    one.says(&group, "elsewhere all goes on").await;
+}
+
 /// Also what makes no event, and what is refused only after the store was asked about everybody that it names.
 #[tokio::test]
 async fn whatever_asks_the_store_is_counted() {

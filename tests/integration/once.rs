@@ -1,6 +1,6 @@
 //! Exactly once, whatever edge a retry goes through; and no mark of content anywhere.
 
-use crate::support::backend::Backend;
+use crate::support::backend::{Backend, SEAL_KEYS, SECRET};
 use crate::support::person::{Scene, token};
 use crate::support::{content, lines};
 use futures_util::{StreamExt, stream};
@@ -156,9 +156,8 @@ async fn content_leaves_no_mark(scene: Scene) {
     look_for(&scene, &mark, &password, &shown).await;
     let written = lines::so_far();
     assert!(content::holds(&written, "reedi"), "lines are captured");
-    for secret in
-        [&mark, &password, &alice.token, &device, &session.text("token"), crate::support::backend::SECRET]
-    {
+    let sealed_with = SEAL_KEYS.split_once(':').expect("a name and a key").1;
+    for secret in [&mark, &password, &alice.token, &device, &session.text("token"), SECRET, sealed_with] {
         if content::holds(&written, secret) {
             let text = String::from_utf8_lossy(&written);
             panic!("a secret is in: {:?}", text.lines().find(|line| line.contains(secret)));

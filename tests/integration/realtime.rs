@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 on_both!(
     every_session_gets_each_event_once,
     typing_is_told_to_those_who_joined,
+    in_large_groups_nobody_is_told_who_types_or_is_there,
     presence_is_told_to_those_who_joined,
     presence_goes_by_who_takes_part,
     what_nobody_told_of_presence_is_told_within_a_refresh,
@@ -94,6 +95,29 @@ async fn typing_is_told_to_those_who_joined(scene: Scene) {
         assert!(session.all("user_typing").is_empty());
     }
     assert_eq!(joined.all("user_typing").len(), 2);
+}
+
+/// Rule P11: typing and presence only up to so many participants.
+async fn in_large_groups_nobody_is_told_who_types_or_is_there(scene: Scene) {
+    let edge = scene.cluster.edge(&[("typing_members", "2"), ("presence_members", "2")]).await;
+    let [alice, bob, carol] = scene.people();
+    let (large, small) = (alice.group(&[&bob, &carol]).await, alice.group(&[&bob]).await);
+    let typing = Session::open(&edge.url(), &alice.token).await;
+    let joined = Session::open(&edge.url(), &bob.token).await;
+    let [large_one, small_one] = [&large, &small].map(|group| json!({ "conversationId": group }));
+    for session in [&typing, &joined] {
+        let told = session.ok("join_conversation", large_one.clone()).await;
+        assert_eq!(told["participants"], json!([]), "who is there is not told");
+        let told = session.ok("join_conversation", small_one.clone()).await;
+        assert_eq!(told["participants"].as_array().map(Vec::len), Some(1));
+    }
+    typing.ok("typing_start", large_one).await;
+    typing.ok("typing_start", small_one).await;
+    joined.event("user_typing", |t| t["conversationId"] == small.as_str()).await;
+    alice.send(1, &large, "a bell").await;
+    joined.message("a bell").await;
+    assert_eq!(joined.all("user_typing").len(), 1);
+    edge.leave().await;
 }
 
 /// Joins until `person` is seen as `status`: presence is told together, a moment later.

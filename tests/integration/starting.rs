@@ -2,12 +2,15 @@
 
 use crate::support::backend::Backend;
 use crate::support::cluster::WITHIN;
+use crate::support::person::{Caller, token};
 use crate::support::proxy::Proxy;
+use crate::support::session::Session;
 use reedi::role::cluster::{self, cql_config};
 use reedi::role::process::Roles;
 use reedi::runtime::shutdown::Shutdown;
 use reedi::store::cql::migrate;
-use serde_json::Value;
+use reedi_protocol::AccountId;
+use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -32,6 +35,19 @@ async fn until(admin: &str, is_right: impl Fn(u16, &Value) -> bool) {
 
 fn says(missing: &Value, part: &str, text: &str) -> bool {
     missing[part].as_str().is_some_and(|why| why.contains(text))
+}
+
+/// Whoever is connected is told what does not work, and whoever sends all the same, when to come back.
+async fn told_that_nothing_can_be_sent(session: &Session, caller: &Caller, talk: &str) {
+    let told = session.event("degraded", |told| told["degraded"] == true).await;
+    assert_eq!(told, json!({ "degraded": true, "lacks": ["sends"] }));
+    let path = format!("/conversations/{talk}/messages");
+    let message = json!({ "content": "a", "messageType": "text" });
+    caller.post(&path, &message).await.refused(503, "log_unavailable");
+    let command = json!({ "conversationId": talk, "content": "a", "messageType": "text" });
+    let answer = session.command("send_message", command).await;
+    assert_eq!(answer["error"]["code"], "log_unavailable", "{answer}");
+    assert!(answer["error"]["retryAfter"].as_u64().is_some_and(|s| s >= 1), "{answer}");
 }
 
 mod real {
@@ -81,6 +97,13 @@ mod real {
         })
         .await;
 
+        let url = format!("http://{}", member.address.expect("an edge"));
+        let [alice, bob] = [(); 2].map(|()| AccountId::new(uuid::Uuid::new_v4()));
+        let alice_token = token(alice, None, 3_600);
+        let session = Session::open(&url, &alice_token).await;
+        let caller = Caller::new(&url, &alice_token);
+        let body = json!({ "participantId": bob });
+        let talk = caller.post("/conversations/direct", &body).await.expect(201).text("conversationId");
         log.open.send_replace(false);
         until(&admin, |status, missing| {
             status == 503
@@ -88,8 +111,12 @@ mod real {
                 && says(missing, "edge", "the log does not answer")
         })
         .await;
+        told_that_nothing_can_be_sent(&session, &caller, &talk).await;
         log.open.send_replace(true);
         until(&admin, |status, _| status == 200).await;
+        session.event("degraded", |told| told["degraded"] == false).await;
+        session.send(&talk, "b").await;
+        session.close().await;
         shutdown.drain();
         tokio::time::timeout(WITHIN, member.ended()).await.expect("it leaves in time");
         shutdown.stop();

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 
 /// Signs the tokens of every test.
 pub const SECRET: &str = "a secret of the integration tests, which guards nothing";
-const SEAL_KEYS: &str = "one:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// Seals what every test sends.
+pub const SEAL_KEYS: &str = "one:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// What everything that a test run makes outside is named after, with the process id behind.
 const PREFIX: &str = "reedi_it_";
 

@@ -138,6 +138,10 @@ pub struct Answer {
 }
 
 impl Caller {
+    pub fn new(url: &str, token: &str) -> Self {
+        Self { url: url.to_owned(), token: Some(token.to_owned()), http: http() }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let path = if path.starts_with("/api/") { path.to_owned() } else { format!("/api/messages{path}") };
         let request = self.http.request(method, format!("{}{path}", self.url));
