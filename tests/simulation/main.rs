@@ -5,6 +5,7 @@
 mod client;
 mod cluster;
 mod degraded;
+mod disappearing;
 mod groups;
 mod judge;
 mod observed;
