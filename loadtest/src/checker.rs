@@ -290,6 +290,15 @@ mod tests {
         (checker, sessions)
     }
 
+    /// The same, and both are told of message 0 at 10.
+    fn told_one(messages: usize) -> (Checker, [Arc<Session>; 2]) {
+        let (checker, sessions) = pair(messages);
+        for session in &sessions {
+            checker.told(session, 0, at(10));
+        }
+        (checker, sessions)
+    }
+
     /// Three messages, acknowledged to the first at 10, 11 and 12. Sessions are told what is given, each
     /// message where it stands.
     fn told(first: &[u64], second: &[u64]) -> (Checker, [Arc<Session>; 2]) {
@@ -379,20 +388,14 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_that_names_another_place_is_misplaced() {
-        let (checker, sessions) = pair(1);
-        for session in &sessions {
-            checker.told(session, 0, at(10));
-        }
+        let (checker, sessions) = told_one(1);
         checker.acknowledged(&sessions[0], 0, at(11));
         assert_eq!(counts(&checker), [3, 0, 0, 1], "and nobody was told of that place");
     }
 
     #[test]
     fn what_is_acknowledged_at_the_place_of_another_is_missing() {
-        let (checker, sessions) = pair(2);
-        for session in &sessions {
-            checker.told(session, 0, at(10));
-        }
+        let (checker, sessions) = told_one(2);
         checker.acknowledged(&sessions[0], 0, at(10));
         checker.acknowledged(&sessions[1], 1, at(10));
         assert_eq!(counts(&checker), [1, 0, 0, 0]);
@@ -408,11 +411,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_comes_twice_is_doubled() {
-        let (checker, sessions) = pair(2);
-        for session in &sessions {
-            checker.told(session, 0, at(10));
-            checker.acknowledged(&sessions[0], 0, at(10));
-        }
+        let (checker, sessions) = told_one(2);
+        (0..2).for_each(|_| checker.acknowledged(&sessions[0], 0, at(10)));
         assert_eq!(counts(&checker), [0, 1, 0, 0]);
         checker.acknowledged(&sessions[0], 0, at(10));
         assert_eq!(counts(&checker), [0, 2, 0, 0], "more than there are is not written down, and counted");

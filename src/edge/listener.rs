@@ -4,6 +4,7 @@ use super::answer_room::OnItsWay;
 use super::body_room::BodyRoom;
 use super::client_address::ClientAddress;
 use super::fair_share::FairShare;
+use crate::runtime::accept::accept;
 use crate::runtime::config::Networks;
 use crate::runtime::metrics::Metrics;
 use axum::Router;
@@ -70,18 +71,9 @@ pub async fn serve(listener: TcpListener, router: Router, doorway: Doorway, stop
     let (leaving, connections) = (CancellationToken::new(), TaskTracker::new());
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let (stream, from) = tokio::select! {
+            accepted = accept(&listener) => accepted,
             () = &mut stop => break,
-        };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, say: the connection stays in the backlog meanwhile.
-                tracing::warn!(%error, "a connection could not be taken");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
         };
         let client = ClientAddress::of_peer(from.ip()).site();
         let is_proxy = doorway.proxies.contain(from.ip());

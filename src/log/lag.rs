@@ -250,6 +250,7 @@ mod tests {
         lag.stops([Shard(2)].into_iter().collect());
         assert_eq!(seen(&lag, 40, 300), (40, None));
     }
+
     /// One that had given up its last shard went on telling how full the log was when it held it.
     #[tokio::test]
     async fn a_writer_without_shards_tells_how_full_the_log_is() {

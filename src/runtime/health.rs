@@ -1,5 +1,6 @@
 //! Whether a process is alive and ready, told on the admin listener.
 
+use super::accept::accept;
 use super::metrics::Metrics;
 use super::shutdown::Shutdown;
 use axum::body::Body;
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tower::limit::ConcurrencyLimitLayer;
@@ -168,40 +169,25 @@ pub async fn serve(listener: TcpListener, readiness: Readiness, metrics: Metrics
     let router = router(readiness, metrics);
     let (places, connections) = (Arc::new(Semaphore::new(ADMIN_CONNECTIONS)), TaskTracker::new());
     loop {
-        let accepted = tokio::select! {
-            accepted = take(&listener, &places) => accepted,
+        let taken = async {
+            // An error would be that somebody closed them, which nobody does.
+            let place = places.clone().acquire_owned().await;
+            (accept(&listener).await.0, place)
+        };
+        let (stream, place) = tokio::select! {
+            taken = taken => taken,
             () = shutdown.stopping() => break,
         };
-        match accepted {
-            Ok((stream, place)) => {
-                let (router, shutdown) = (router.clone(), shutdown.clone());
-                connections.spawn(async move {
-                    answer(stream, router, &shutdown).await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, say: the connection stays in the backlog meanwhile.
-                tracing::warn!(%error, "a connection to the admin listener could not be taken");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let (router, shutdown) = (router.clone(), shutdown.clone());
+        connections.spawn(async move {
+            let _place = place;
+            answer(stream, router, &shutdown).await;
+        });
     }
     // At once: who connects from here on is refused instead of left waiting.
     drop(listener);
     connections.close();
     connections.wait().await;
-}
-
-/// The next connection, once there is a place for it.
-async fn take(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    // Nobody closes them.
-    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    Ok((stream, place))
 }
 
 /// Answers what one peer asks, and lets go of it.

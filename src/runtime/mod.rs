@@ -1,6 +1,7 @@
 //! What every role needs of its process: configuration, logs, metrics, health, back-off, leaving, the
 //! log's clock.
 
+pub mod accept;
 pub mod backoff;
 pub mod clock;
 pub mod config;
